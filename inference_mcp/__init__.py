@@ -1,0 +1,19 @@
+"""inference-mcp: local inference on LocalAI for MCP hosts, behind a priority scheduler.
+
+This package is a program first. The rooms, from the bottom up, and what each may know of
+the others are told in their own docstrings; imports go down only:
+
+    errors → requests → backend, scheduling, pictures, observe → localai, jobs → surface
+    → server → cli, demo, doctor
+
+``simulator`` stands beside them all: a LocalAI stand-in that the serving path never needs.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+__all__ = ["__version__"]
+
+try:
+    __version__ = version("inference-mcp")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"

@@ -1,0 +1,1 @@
+"""The tests; each folder and file mirrors a room of the package."""
