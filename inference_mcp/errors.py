@@ -92,9 +92,15 @@ class ModelNotFoundError(CallerError):
     code = "model_not_found"
 
     def __init__(
-        self, what: str, next_step: str = "", *, model: str | None, nearest: tuple[str, ...] = ()
+        self,
+        what: str,
+        next_step: str = "",
+        *,
+        model: str | None,
+        nearest: tuple[str, ...] = (),
+        sample: str | None = None,
     ) -> None:
-        super().__init__(what, next_step)
+        super().__init__(what, next_step, sample=sample)
         self.model = model
         self.nearest = nearest
 
@@ -130,8 +136,9 @@ class BackendError(InferenceError):
         *,
         transient: bool = False,
         retry_after_s: float | None = None,
+        sample: str | None = None,
     ) -> None:
-        super().__init__(what, next_step)
+        super().__init__(what, next_step, sample=sample)
         self.transient = transient
         self.retry_after_s = retry_after_s
 

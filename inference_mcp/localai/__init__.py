@@ -3,10 +3,15 @@
 Above it stand jobs and the surface, which know only the Protocol. It knows no queue, no MCP
 and no files. Inside:
 
-    ``wire``       LocalAI's JSON and event stream as pydantic shapes; no I/O
-    ``failures``   the one mapper from what LocalAI or the network did to ``inference_mcp.errors``
-    ``catalogue``  which model can do what; choosing one; no I/O of its own
-    ``client``     the one place that imports httpx
+    ``rules``            one refusal of LocalAI → one error of ``inference_mcp.errors``
+    ``failures``         the one mapper: network, HTTP, event stream and unusable answers → errors
+    ``wire``             requests as bytes, LocalAI's JSON and event stream as pydantic shapes
+    ``answers``          events and bodies → outcomes
+    ``catalogue``        which model can do what; choosing one
+    ``catalogue_cache``  keeps a catalogue for a while
+    ``health``           what a look at LocalAI means
+    ``client``           the one place that imports httpx; the others do no I/O
 
+httpx takes tens of milliseconds to import, so nothing here is imported by this file.
 LocalAI lies, and the traps are numbered; each is named where it is handled.
 """

@@ -4,8 +4,17 @@ It serves three purposes: ``inference-mcp demo`` and ``--simulate`` for a person
 LocalAI, and the tests, which set its speeds, faults and models and read what its backends
 saw. The serving path never imports it.
 
-    ``world``      models, loads, slots, crashes, cooldowns: what LocalAI and its backends hold
-    ``content``    answers that depend on the input alone, so that a mix-up shows
-    ``app``        the HTTP routes (Starlette)
-    ``running``    the app on a loopback port
+    ``world``       models, events, counts: what LocalAI and its backends hold
+    ``backends``    loads, residency, slots, crashes, cooldowns
+    ``directives``  the commands that a prompt may hold, for tests
+    ``faults``      failures of the network and of HTTP, on demand
+    ``content``     answers that depend on the input alone, so that a mix-up shows
+    ``pixels``      the same for pictures
+    ``choosing``    which model a request gets
+    ``wire``        request bodies, error envelopes, whether the client is still there
+    ``chat``, ``images``, ``control``   the HTTP handlers
+    ``app``         the ASGI app: keys, limits, routes
+    ``running``     the app on a loopback port
+
+Distributed mode (traps 19-21) is not here: it would be another ``backends``.
 """

@@ -1,0 +1,98 @@
+"""The command line: arguments, exit codes, and what a person reads of them.
+
+Without a command it serves MCP over stdio, which is what a host launches. Bad settings end
+with one line on stderr and exit code 2, and nothing on stdout, for a host reads that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+
+from inference_mcp import __version__
+from inference_mcp.errors import SettingsError
+
+__all__ = ["main"]
+
+BAD_SETTINGS = 2
+
+_SETTINGS = """\
+settings (environment variables; in a host's "env" block):
+  LOCALAI_URL                     LocalAI's base URL (http://localhost:8080)
+  LOCALAI_API_KEY                 its key, if it wants one
+  INFERENCE_MCP_TXT2TXT_MODEL     default model; likewise TXT2IMG, IMG2IMG, IMG2TXT
+                                  (the alphabetically first that can)
+  INFERENCE_MCP_TXT2TXT_MODELS    comma-separated models that can, where LocalAI cannot
+                                  tell; likewise TXT2IMG, IMG2IMG, IMG2TXT
+  INFERENCE_MCP_MAX_CONCURRENCY   requests at LocalAI at once (1)
+  INFERENCE_MCP_MODEL_CONCURRENCY slots of single models: qwen3-8b=4,flux-dev=1 (1 each)
+  INFERENCE_MCP_MAX_QUEUE         waiting requests; the next one is refused (256)
+  INFERENCE_MCP_TIMEOUT_S         seconds from submission to result (900)
+  INFERENCE_MCP_WAIT_S            seconds until a call answers with a job id, 1-3600 (40)
+  INFERENCE_MCP_OUTPUT_DIR        where pictures are kept (inference-mcp in Pictures)
+  INFERENCE_MCP_INPUT_ROOTS       folders that pictures may be read from (the output
+                                  folder, Pictures, Downloads, Desktop, the temp folder)
+  INFERENCE_MCP_PREVIEW           picture inside a result: thumb, none or full (thumb)
+  INFERENCE_MCP_RESULT_TTL_S      seconds that a result is kept (3600)
+  INFERENCE_MCP_LOG_LEVEL         debug, info, warning, error or critical (info)
+  INFERENCE_MCP_LOG_FILE          also log to this file, rotating (none)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    options = _parser().parse_args(argv)
+    from inference_mcp.settings import load_settings
+
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        print(f"inference-mcp: {error}", file=sys.stderr)  # noqa: T201
+        return BAD_SETTINGS
+
+    import anyio
+
+    from inference_mcp import logs
+
+    if options.command == "demo":
+        from inference_mcp.demo import run_demo
+
+        return anyio.run(run_demo, settings)
+    if options.command == "doctor":
+        from inference_mcp.doctor import run_doctor
+
+        return anyio.run(partial(run_doctor, settings, as_json=options.json))
+    problem = logs.configure(settings.log_level, settings.log_file)
+    if problem:
+        logs.log("warning", "log.file", problem=problem)
+    from inference_mcp.server import serve_stdio
+
+    anyio.run(partial(serve_stdio, settings, simulate=options.simulate))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="inference-mcp",
+        description="MCP server for local inference on LocalAI: text, pictures and vision behind "
+        "one priority queue. Without a command it serves MCP over stdio, as a host launches it.",
+        epilog=_SETTINGS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"inference-mcp {__version__}")
+    parser.add_argument(
+        "--simulate",
+        action="store_true",
+        help="serve on the built-in LocalAI stand-in, to try a host without LocalAI; every "
+        "result says that it is simulated",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="command", title="commands")
+    commands.add_parser(
+        "demo", help="see all four kinds of inference at work on the built-in stand-in"
+    )
+    doctor = commands.add_parser("doctor", help="check the settings, LocalAI and the folders")
+    doctor.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    return parser

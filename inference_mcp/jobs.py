@@ -1,0 +1,449 @@
+"""Jobs by id: each asks for a lease, makes its call inside it, and keeps its result.
+
+A request becomes a job when the surface submits it. From then on it has a life of its own: it
+goes on when the tool call that started it has answered (a job was handed out by id), and its
+result can be asked for until its time is over. Whoever submitted waits for a bounded time and
+is told of each change on the way.
+
+Above stands the surface. Below are the scheduler (which says when), the backend (which
+computes) and the picture store (which keeps). Nothing here knows MCP, HTTP, or in which order
+requests run; what happened is told by ``observe`` events.
+
+A job has exactly one outcome, and whoever comes first decides it: the call's end, a cancel,
+the deadline, the end of this process (S18). A cancelled picture that LocalAI still computes
+is ``abandoned``: its job has ended, its call is kept open, because only the answer tells when
+the GPU is free (S16, trap 11).
+"""
+
+from __future__ import annotations
+
+import secrets
+import traceback
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import Any, TypeAlias
+
+import anyio
+from anyio.abc import TaskGroup
+
+from inference_mcp.backend import ImageOutcome, InferenceBackend, TextOutcome
+from inference_mcp.errors import (
+    BackendFailedError,
+    InferenceError,
+    JobCancelledError,
+    JobNotFoundError,
+    QueueFullError,
+    ShuttingDownError,
+)
+from inference_mcp.observe import (
+    JobFinished,
+    JobRejected,
+    JobStarted,
+    JobSubmitted,
+    Observer,
+    sanitized,
+)
+from inference_mcp.pictures.store import PictureFacts, PictureStore, StoredPicture
+from inference_mcp.requests import (
+    ChatRequest,
+    GenerationRequest,
+    ImageRequest,
+    InputPicture,
+    Priority,
+    RequestType,
+)
+from inference_mcp.scheduling.core import Ticket
+from inference_mcp.scheduling.lifecycle import State
+from inference_mcp.scheduling.scheduler import Admission, Lease, Scheduler
+from inference_mcp.schemas import check_answer
+
+__all__ = ["Job", "JobResult", "Jobs", "PictureResult", "TextResult"]
+
+MAX_KEPT_JOBS = 1_000
+"""Finished jobs kept at most, whatever their TTL; with ``MAX_KEPT_BYTES`` it bounds memory."""
+
+MAX_KEPT_BYTES = 64 * 2**20
+"""Text and inline pictures kept at most, in bytes; the oldest results go first."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextResult:
+    """A finished text job's answer."""
+
+    outcome: TextOutcome
+
+    @property
+    def kept_bytes(self) -> int:
+        """What keeping it costs, in bytes."""
+        return len(self.outcome.text)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureResult:
+    """A finished picture job's answer.
+
+    ``picture.data`` is empty where the picture is on disk: what is there need not be held in
+    memory too. ``size_bytes`` is the PNG's size either way.
+    """
+
+    picture: StoredPicture
+    size_bytes: int
+    simulated: bool
+
+    @property
+    def kept_bytes(self) -> int:
+        """What keeping it costs, in bytes."""
+        return len(self.picture.data)
+
+
+JobResult: TypeAlias = TextResult | PictureResult
+
+
+@dataclass(slots=True)
+class Job:
+    """One request's life. Times are seconds of the event loop's clock, durations seconds.
+
+    Only ``Jobs`` changes it; others read, wait, and mark the result as received.
+    """
+
+    id: str
+    kind: RequestType
+    model: str
+    priority: Priority
+    seed: int | None
+    max_tokens: int | None
+    input_notes: tuple[str, ...]
+    submitted_at: float
+    created: datetime
+    parameters: dict[str, Any] = field(repr=False)
+    request: GenerationRequest | None = field(repr=False)
+    admission: Admission | None = None
+    attempts: int = 0
+    preemptions: int = 0
+    load_s: float | None = None
+    processing_s: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    finished: datetime | None = None
+    text_parts: list[str] = field(default_factory=list, repr=False)
+    result: JobResult | None = field(default=None, repr=False)
+    error: InferenceError | None = None
+    received: bool = False
+    changed: anyio.Event = field(default_factory=anyio.Event, repr=False)
+
+    @property
+    def done(self) -> bool:
+        """Whether the job has its one outcome."""
+        return self.finished_at is not None
+
+    @property
+    def state(self) -> str:
+        """As the interface names it; ``abandoned`` for a cancelled picture still computed."""
+        if self.admission is None:
+            return State.QUEUED.value
+        if self.admission.abandoned:
+            return "abandoned"
+        if self.done:
+            return _terminal(self.result, self.error)
+        return self.admission.state.value
+
+    @property
+    def queue_s(self) -> float | None:
+        """From submission to the end, less load and processing time; ``None`` before it."""
+        if self.finished_at is None:
+            return None
+        busy = (self.load_s or 0.0) + (self.processing_s or 0.0)
+        return max(0.0, self.finished_at - self.submitted_at - busy)
+
+    @property
+    def text_so_far(self) -> str:
+        """What a running chat has said; only the end tells whether it counts (trap 5)."""
+        return "".join(self.text_parts)
+
+    async def wait_done(self) -> None:
+        """Return when the job has its outcome."""
+        while not self.done:
+            await self.changed.wait()
+
+    def notify(self) -> None:
+        """Wake everyone who waits for a change."""
+        self.changed.set()
+        self.changed = anyio.Event()
+
+
+class Jobs:
+    """All jobs of this process. ``clock`` is the event loop's; ``now`` is UTC for people."""
+
+    def __init__(
+        self,
+        task_group: TaskGroup,
+        *,
+        scheduler: Scheduler,
+        backend: Callable[[], Awaitable[InferenceBackend]],
+        store: PictureStore,
+        observer: Observer,
+        timeout_s: float,
+        result_ttl_s: float,
+        clock: Callable[[], float] = anyio.current_time,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._task_group = task_group
+        self._scheduler = scheduler
+        self._backend = backend
+        self._store = store
+        self._observer = observer
+        self._timeout_s = timeout_s
+        self._result_ttl_s = result_ttl_s
+        self._clock = clock
+        self._now = now
+        self._jobs: dict[str, Job] = {}
+        # The ended ones, in the order in which they ended, and what their results hold.
+        self._ended: OrderedDict[str, int] = OrderedDict()
+        self._kept_bytes = 0
+
+    def submit(self, request: GenerationRequest, priority: Priority) -> Job:
+        """Hand a request to the queue; it runs whether or not anybody waits.
+
+        Raises:
+            QueueFullError: no room (S12).
+            ShuttingDownError: this process is ending.
+        """
+        self._drop_old()
+        job = self._new_job(request, priority)
+        ticket = Ticket(
+            job.id, job.kind, priority, job.model, deadline=job.submitted_at + self._timeout_s
+        )
+        try:
+            job.admission = self._scheduler.admit(ticket, job.notify)
+        except QueueFullError as error:
+            self._observer(
+                JobRejected(
+                    **self._facts(job),
+                    code=error.code,
+                    message=error.sample,
+                    parameters=job.parameters,
+                )
+            )
+            raise
+        self._jobs[job.id] = job
+        self._observer(JobSubmitted(**self._facts(job)))
+        self._task_group.start_soon(self._run, job, name=f"job {job.id}")
+        return job
+
+    def get(self, job_id: str) -> Job:
+        """The job of this id.
+
+        Raises:
+            JobNotFoundError: there is none, or its result's time is over.
+        """
+        self._drop_old()
+        job = self._jobs.get(job_id)
+        if job is None:
+            raise JobNotFoundError(
+                "No job of this server has that id; it never was, or its result's time is over.",
+                "Take the id from the answer that named the job; get_queue_status lists those "
+                "that can still be asked for.",
+            )
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Cancel in any state, at once; of a job that has ended: nothing (S16)."""
+        if not job.done and job.admission is not None:
+            job.admission.cancel_nowait()
+            self._finish(job, error=_cancelled_error())
+
+    def all(self) -> tuple[Job, ...]:
+        """Every job whose state or result can still be asked for, the oldest first."""
+        self._drop_old()
+        return tuple(self._jobs.values())
+
+    def now_s(self) -> float:
+        """The clock that the jobs' times are told in."""
+        return self._clock()
+
+    def close(self) -> None:
+        """Take nothing more in; what waits or runs fails with ``shutting_down``, once."""
+        self._scheduler.close_nowait()
+        for job in list(self._jobs.values()):
+            if not job.done and job.admission is not None:
+                job.admission.fail_nowait()
+                self._finish(job, error=_shutting_down_error())
+
+    # --- one job's way ------------------------------------------------------------------
+
+    async def _run(self, job: Job) -> None:
+        admission, request = job.admission, job.request
+        if admission is None or request is None:
+            return
+        try:
+            async with admission.lease() as lease:
+                result = await self._attempt(job, request, lease)
+        except InferenceError as error:
+            admission.fail_nowait()
+            self._finish(job, error=error)
+        except Exception as error:
+            admission.fail_nowait()
+            self._finish(job, error=_unexpected(error))
+        else:
+            if result is not None:
+                admission.complete_nowait()
+                self._finish(job, result=result)
+
+    async def _attempt(
+        self, job: Job, request: GenerationRequest, lease: Lease
+    ) -> JobResult | None:
+        """One try inside the lease; ``None`` if nobody wants the result any more."""
+        job.attempts += 1
+        job.started_at = lease.started_at
+        waited_s = lease.started_at - job.submitted_at
+        self._observer(JobStarted(**self._facts(job), attempt=job.attempts, waited_s=waited_s))
+        timeout_s = job.submitted_at + self._timeout_s - self._clock()
+        try:
+            outcome = await self._call(job, request, timeout_s)
+        finally:
+            if not job.done:
+                job.processing_s = self._clock() - lease.started_at
+            lease.release_nowait()
+        if job.done:
+            return None
+        if isinstance(outcome, TextOutcome):
+            if isinstance(request, ChatRequest) and request.response_schema is not None:
+                await check_answer(outcome.text, request.response_schema)
+            return None if job.done else TextResult(outcome)
+        assert isinstance(request, ImageRequest)  # noqa: S101  # for the type checker alone
+        picture = await self._store.save(outcome.data, _facts_of(request))
+        size_bytes = picture.size_bytes
+        if picture.path is not None:
+            picture = replace(picture, data=b"")
+        return None if job.done else PictureResult(picture, size_bytes, outcome.simulated)
+
+    async def _call(
+        self, job: Job, request: GenerationRequest, timeout_s: float
+    ) -> TextOutcome | ImageOutcome:
+        backend = await self._backend()
+        if isinstance(request, ChatRequest):
+            job.text_parts.clear()
+            return await backend.generate_text(
+                request, timeout_s=timeout_s, on_text=job.text_parts.append
+            )
+        return await backend.generate_image(request, timeout_s=timeout_s)
+
+    def _finish(
+        self, job: Job, *, result: JobResult | None = None, error: InferenceError | None = None
+    ) -> None:
+        """Give the job its one outcome; the first to come decides (S18)."""
+        if job.done:
+            return
+        job.result, job.error = result, error
+        job.finished_at = self._clock()
+        job.finished = self._now()
+        if job.started_at is not None and job.processing_s is None:
+            job.processing_s = job.finished_at - job.started_at
+        job.request = None
+        job.text_parts.clear()
+        self._ended[job.id] = result.kept_bytes if result else 0
+        self._kept_bytes += self._ended[job.id]
+        job.notify()
+        self._observer(
+            JobFinished(
+                **self._facts(job),
+                state=_terminal(result, error),
+                granted=job.attempts > 0,
+                attempt=job.attempts,
+                queue_s=job.queue_s or 0.0,
+                load_s=job.load_s,
+                processing_s=job.processing_s,
+                code=error.code if error else None,
+                message=error.sample if error else "",
+                parameters=job.parameters,
+            )
+        )
+
+    # --- keeping ------------------------------------------------------------------------
+
+    def _new_job(self, request: GenerationRequest, priority: Priority) -> Job:
+        return Job(
+            id=f"job-{secrets.token_hex(5)}",
+            kind=request.kind,
+            model=request.model,
+            priority=priority,
+            seed=request.seed,
+            max_tokens=request.max_tokens if isinstance(request, ChatRequest) else None,
+            input_notes=tuple(p.note for p in _pictures_of(request) if p.note),
+            submitted_at=self._clock(),
+            created=self._now(),
+            parameters=sanitized(request),
+            request=request,
+        )
+
+    def _drop_old(self) -> None:
+        """Forget results whose time is over, and the oldest where too many are kept."""
+        expired = self._clock() - self._result_ttl_s
+        while self._ended:
+            job_id, kept_bytes = next(iter(self._ended.items()))
+            too_many = len(self._ended) > MAX_KEPT_JOBS or self._kept_bytes > MAX_KEPT_BYTES
+            if not too_many and (self._jobs[job_id].finished_at or 0.0) > expired:
+                return
+            del self._ended[job_id], self._jobs[job_id]
+            self._kept_bytes -= kept_bytes
+
+    def _facts(self, job: Job) -> dict[str, Any]:
+        """What every event tells of a job."""
+        return {
+            "job_id": job.id,
+            "kind": job.kind,
+            "model": job.model,
+            "priority": job.priority,
+            "at_s": self._clock(),
+            "timestamp": self._now(),
+        }
+
+
+def _facts_of(request: ImageRequest) -> PictureFacts:
+    return PictureFacts(
+        kind=request.kind,
+        model=request.model,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        seed=request.seed,
+        steps=request.steps,
+        width_px=request.width_px,
+        height_px=request.height_px,
+    )
+
+
+def _pictures_of(request: GenerationRequest) -> tuple[InputPicture, ...]:
+    if isinstance(request, ChatRequest):
+        return request.pictures
+    return (request.source,) if request.source is not None else ()
+
+
+def _terminal(result: JobResult | None, error: InferenceError | None) -> str:
+    if result is not None:
+        return State.COMPLETED.value
+    cancelled = isinstance(error, JobCancelledError)
+    return State.CANCELLED.value if cancelled else State.FAILED.value
+
+
+def _cancelled_error() -> JobCancelledError:
+    return JobCancelledError("The job was cancelled.", "Start a new one if it is still wanted.")
+
+
+def _shutting_down_error() -> ShuttingDownError:
+    return ShuttingDownError(
+        "The server is shutting down.", "Call again after the host has started it again."
+    )
+
+
+def _unexpected(error: Exception) -> BackendFailedError:
+    """A fault of this server's own: the model hears that it was one, the log which."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{PurePath(frame.filename).name}:{frame.lineno}"
+    return BackendFailedError(
+        "This server failed on the request through a fault of its own.",
+        "Call again; if it happens again, report it with the server's log.",
+        sample=f"Unexpected {type(error).__name__} at {place}.",
+    )

@@ -1,0 +1,125 @@
+"""From LocalAI's events and bodies to outcomes, or to the error that they really are. No I/O.
+
+Above it is ``client``, which brings the bytes; below it are ``wire`` (the shapes) and
+``failures`` (the sentences). It knows no HTTP.
+
+An answer counts only when it is whole: an error event discards what came before it (trap 5:
+llama.cpp sends its error text as ordinary content first), and a stream that just ends is a
+failure, not a short answer.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+from pydantic import ValidationError
+
+from inference_mcp.backend import ImageOutcome, TextOutcome, Usage
+from inference_mcp.localai import failures
+from inference_mcp.localai.rules import Asked
+from inference_mcp.localai.wire import ChatEvent, PictureAnswer
+
+__all__ = ["TextCollector", "read_picture"]
+
+
+class TextCollector:
+    """Builds one text answer, from the events of a stream or from one whole JSON body."""
+
+    MAX_TEXT_BYTES = 4_000_000
+    DONE = "[DONE]"
+
+    def __init__(self, asked: Asked) -> None:
+        self._asked = asked
+        self._pieces: list[str] = []
+        self._text_bytes = 0
+        self._reasoned = False
+        self._finish_reason = ""
+        self._usage: Usage | None = None
+        self.done = False
+
+    def take(self, data: str | bytes) -> str:
+        """Add one event's data (or a whole body); give the answer text that it brought.
+
+        Raises:
+            InferenceError: an error event (trap 3), or content that cannot be read.
+        """
+        if data == self.DONE:
+            self.done = True
+            return ""
+        try:
+            event = ChatEvent.model_validate_json(data)
+        except ValidationError:
+            raise failures.unreadable() from None  # its text would quote the answer
+        if event.error:
+            raise failures.from_error_object({"error": event.error}, self._asked)
+        self._usage = _usage(event.usage) or self._usage
+        return self._take_choice(event)
+
+    def _take_choice(self, event: ChatEvent) -> str:
+        # Events without choices are usage, or LocalAI's own additions: nothing to show.
+        if not event.choices:
+            return ""
+        choice = event.choices[0]
+        reason = choice.finish_reason
+        if isinstance(reason, str) and 0 < len(reason) <= 32 and reason.isprintable():
+            self._finish_reason = reason
+        delta = choice.delta or choice.message
+        if delta is None:
+            return ""
+        # Reasoning never becomes part of the answer; that there was some explains an empty one.
+        self._reasoned |= bool(delta.reasoning or delta.reasoning_content)
+        piece = delta.content or ""
+        self._text_bytes += len(piece.encode("utf-8", "replace"))
+        if self._text_bytes > self.MAX_TEXT_BYTES:
+            raise failures.too_large("text", self.MAX_TEXT_BYTES)
+        if piece:
+            self._pieces.append(piece)
+        return piece
+
+    def outcome(self, *, simulated: bool) -> TextOutcome:
+        """The whole answer.
+
+        Raises:
+            BackendUnreachableError: the answer broke off.
+            BadResultError: there is no text in it (trap 16).
+        """
+        if not (self.done or self._finish_reason):
+            raise failures.broke_off()
+        text = "".join(self._pieces)
+        if not text.strip():
+            raise failures.empty_answer(reasoned=self._reasoned, finish_reason=self._finish_reason)
+        return TextOutcome(text, self._finish_reason or "unknown", self._usage, simulated)
+
+
+def _usage(found: object) -> Usage | None:
+    if not isinstance(found, dict):
+        return None
+    told = (found.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
+    numbers = [number for number in told if type(number) is int and number >= 0]
+    return Usage(*numbers) if len(numbers) == 3 else None
+
+
+def read_picture(body: bytes, asked: Asked, *, simulated: bool) -> ImageOutcome:
+    """The picture in the answer of ``/v1/images/generations``; its bytes are not looked into.
+
+    Raises:
+        BadResultError: no picture, an empty one, or one that is not base64 (trap 7).
+        InferenceError: an error inside a 200.
+    """
+    try:
+        answer = PictureAnswer.model_validate_json(body)
+    except ValidationError:
+        raise failures.unreadable() from None
+    if answer.error:
+        raise failures.from_error_object({"error": answer.error}, asked)
+    if not answer.data:
+        raise failures.bad_picture("there is none in the answer")
+    encoded = answer.data[0].b64_json
+    if not encoded:
+        raise failures.bad_picture("its backend failed without an error")
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise failures.bad_picture("it is not valid base64") from None
+    return ImageOutcome(data, simulated)

@@ -1,0 +1,83 @@
+"""What a look at LocalAI means: answers of three addresses → ``BackendHealth``. Pure.
+
+Above it is ``client``, which asks; below it are ``failures`` and ``wire``. It knows no HTTP
+library and no queue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+from inference_mcp.backend import BackendHealth
+from inference_mcp.errors import BackendAuthError, InferenceError
+from inference_mcp.localai.failures import Answer, from_answer, no_answer, not_localai
+from inference_mcp.localai.rules import Asked
+from inference_mcp.localai.wire import parse_json
+
+__all__ = ["MODELS", "READY", "VERSION", "judge_health"]
+
+READY, VERSION, MODELS = "/readyz", "/version", "/v1/models"
+
+Seen: TypeAlias = Mapping[str, Answer | InferenceError]
+
+
+def judge_health(seen: Seen, url: str, waited_s: float) -> BackendHealth:
+    """``seen`` holds what each address gave; those that gave nothing in time are missing."""
+    answers = [found for found in seen.values() if isinstance(found, Answer)]
+    problem = _problem(seen, url, waited_s)
+    return BackendHealth(
+        reachable=bool(answers),
+        ready=problem is None,
+        version=_version(seen.get(VERSION)),
+        key_accepted=_key_accepted(seen.get(MODELS)),
+        code=problem.code if problem else None,
+        problem=problem.what if problem else "",
+        next_step=problem.next_step if problem else "",
+        simulated=any(answer.simulated for answer in answers),
+    )
+
+
+def _problem(seen: Seen, url: str, waited_s: float) -> InferenceError | None:
+    ready, models = seen.get(READY), seen.get(MODELS)
+    # "Starting" explains everything that the model list may say besides.
+    if isinstance(ready, Answer) and ready.status == 503:
+        return from_answer(ready, Asked(), url)
+    if isinstance(models, InferenceError):
+        return models
+    if models is None:
+        return no_answer(url, waited_s)
+    if models.status != 200:
+        return from_answer(models, Asked(), url)
+    return None if _lists_models(models) else not_localai(url)
+
+
+def _lists_models(answer: Answer) -> bool:
+    try:
+        found = parse_json(answer.body)
+    except ValueError:
+        return False
+    # LocalAI without a single model lists ``null``.
+    return isinstance(found, dict) and "data" in found
+
+
+def _key_accepted(models: Answer | InferenceError | None) -> bool | None:
+    if not isinstance(models, Answer):
+        return None
+    if models.status == 200 and _lists_models(models):
+        return True
+    # Nothing but a refusal of the key is a refusal of the key.
+    return False if isinstance(from_answer(models, Asked(), ""), BackendAuthError) else None
+
+
+def _version(found: Answer | InferenceError | None) -> str | None:
+    """``v4.9.0 (4f6d…)`` → ``v4.9.0``; a build without a version says ``" ()"``."""
+    if not isinstance(found, Answer) or found.status != 200:
+        return None
+    try:
+        told = parse_json(found.body)
+    except ValueError:
+        return None
+    text = told.get("version") if isinstance(told, dict) else None
+    first = text.split(maxsplit=1)[0] if isinstance(text, str) and text.strip() else ""
+    return first if first.strip("()") and len(first) <= 64 and first.isprintable() else None

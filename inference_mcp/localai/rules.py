@@ -1,0 +1,266 @@
+"""The rules that tell one refusal of LocalAI from another: a ``Report`` → the error. Pure.
+
+One table, most specific rule first. Whether the same request may succeed later
+(``transient``) is decided here, and for what the network does in ``failures``, and nowhere
+else. Above it is ``failures``, which makes the reports; below it is ``errors``.
+
+LocalAI's text is read to find the rule and is then dropped: it may quote the prompt or name
+paths of the server's machine (trap 22). Only whole numbers are taken from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from inference_mcp.errors import (
+    BackendAuthError,
+    BackendBusyError,
+    BackendError,
+    BackendFailedError,
+    BackendUnreachableError,
+    ImageRejectedError,
+    InferenceError,
+    InvalidInputError,
+    ModelNotFoundError,
+    ModelUnsuitableError,
+)
+
+__all__ = ["Asked", "Report", "judge", "shown"]
+
+_TRY_LATER = "Try again in a moment."
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a failure depends on besides LocalAI: the request. Empty for a look at LocalAI."""
+
+    model: str = ""
+    with_picture: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One failure as LocalAI told it. ``status`` is 0 inside a stream, which has none.
+
+    ``text`` is LocalAI's in lower case, ``tag`` its ``type`` and ``code`` together.
+    """
+
+    status: int
+    text: str = field(default="", repr=False)
+    tag: str = ""
+    retry_after_s: float | None = None
+
+
+def shown(name: str) -> str:
+    """A model's name, in quotes and fit for a sentence: one line of at most 80 characters."""
+    plain = name if name.isprintable() else ascii(name)[1:-1]
+    return f'"{plain if len(plain) <= 80 else plain[:79] + "…"}"' if name else "the model"
+
+
+_Maker: TypeAlias = Callable[[Report, Asked], InferenceError]
+_Rule: TypeAlias = tuple[Callable[[Report, Asked], bool], _Maker]
+
+
+def judge(report: Report, asked: Asked) -> InferenceError:
+    """The error of the first rule that fits; the last one always does."""
+    return next(make(report, asked) for fits, make in _RULES if fits(report, asked))
+
+
+def _status(*statuses: int) -> Callable[[Report, Asked], bool]:
+    return lambda report, _: report.status in statuses
+
+
+def _says(pattern: str) -> Callable[[Report, Asked], bool]:
+    found = re.compile(pattern)
+    return lambda report, _: found.search(f"{report.tag} {report.text}") is not None
+
+
+def _says_of_picture(pattern: str) -> Callable[[Report, Asked], bool]:
+    says = _says(pattern)
+    return lambda report, asked: asked.with_picture and says(report, asked)
+
+
+def _always(report: Report, asked: Asked) -> bool:
+    return True
+
+
+def _raiser(
+    kind: type[BackendError], what: str, next_step: str, *, transient: bool = False
+) -> _Maker:
+    def make(report: Report, _: Asked) -> InferenceError:
+        wish_s = report.retry_after_s if transient else None
+        return kind(what, next_step, transient=transient, retry_after_s=wish_s)
+
+    return make
+
+
+def _forbidden(report: Report, asked: Asked) -> InferenceError:
+    if "model_disabled" in report.tag:
+        return ModelUnsuitableError(
+            f"{shown(asked.model)} is disabled in LocalAI.",
+            "Use another model (see list_models) or enable it in LocalAI.",
+            model=asked.model,
+        )
+    return BackendAuthError(
+        "LocalAI's key may not do this.", "Set LOCALAI_API_KEY to a key that has the right to it."
+    )
+
+
+def _missing(report: Report, asked: Asked) -> InferenceError:
+    # An empty body is LocalAI with opaque errors on; the route itself is known to exist.
+    named = not report.text or re.search(r"model .*not found", report.text)
+    if report.status == 404 and asked.model and named:
+        return ModelNotFoundError(
+            f"LocalAI does not list {shown(asked.model)} any more.",
+            "Choose one from list_models.",
+            model=asked.model,
+        )
+    return BackendFailedError(
+        "The server does not know this part of LocalAI's API.",
+        "Check that LOCALAI_URL is LocalAI's base address.",
+    )
+
+
+def _too_big(_: Report, asked: Asked) -> InferenceError:
+    if asked.with_picture:
+        return ImageRejectedError(
+            "The picture is larger than LocalAI takes in one request.",
+            "Use a smaller picture, or raise LOCALAI_UPLOAD_LIMIT at LocalAI.",
+        )
+    return InvalidInputError("The text is larger than LocalAI takes.", "Shorten the prompt.")
+
+
+def _invalid(report: Report, asked: Asked) -> InferenceError:
+    if "pii_blocked" in report.tag:
+        return InvalidInputError(
+            "LocalAI's filter for personal data refused the text.",
+            "Take the personal data out of the prompt.",
+        )
+    if "alias" in report.text:
+        return ModelUnsuitableError(
+            f"{shown(asked.model)} is an alias whose target cannot be used.",
+            "Use another model (see list_models).",
+            model=asked.model,
+        )
+    return InvalidInputError(
+        "LocalAI refused the request as invalid.", "Leave out optional parameters and try again."
+    )
+
+
+_TOKENS = re.compile(r"\((\d{1,9}) tokens\).*context size \((\d{1,9}) tokens\)")
+
+
+def _overflow(report: Report, _: Asked) -> InferenceError:
+    numbers = _TOKENS.search(report.text)
+    told = f" ({numbers[1]} tokens; it takes {numbers[2]})" if numbers else ""
+    return InvalidInputError(
+        f"The prompt does not fit the model's context{told}.",
+        "Shorten the prompt or use a model with a larger context.",
+    )
+
+
+def _undecodable(_: Report, __: Asked) -> InferenceError:
+    return ImageRejectedError(
+        "LocalAI's backend cannot decode the picture.", "Save it anew as PNG or use another one."
+    )
+
+
+def _bad_size(_: Report, __: Asked) -> InferenceError:
+    return InvalidInputError("LocalAI refused the picture's size.", "Use another width and height.")
+
+
+def _unable(_: Report, asked: Asked) -> InferenceError:
+    return ModelUnsuitableError(
+        f"The backend of {shown(asked.model)} cannot do this kind of request.",
+        "Use another model (see list_models).",
+        model=asked.model,
+    )
+
+
+_busy = _raiser(
+    BackendBusyError, "LocalAI does not take this request now.", _TRY_LATER, transient=True
+)
+_quota = _raiser(
+    BackendBusyError, "The quota of LocalAI's key is used up.", "Try again later.", transient=True
+)
+_loading = _raiser(
+    BackendBusyError,
+    "LocalAI is loading, stopping or resting the model after a failed load.",
+    _TRY_LATER,
+    transient=True,
+)
+_stale = _raiser(
+    BackendFailedError,
+    "LocalAI, which runs distributed, refused parameters that differ from the first request "
+    "that it ever got for this model, and unloads the model.",
+    "Leave out optional parameters (temperature, top_p, max_tokens, seed, stop, "
+    "response_schema); the operator can restart LocalAI to lift this.",
+)
+_memory = _raiser(
+    BackendFailedError,
+    "LocalAI's machine ran out of memory.",
+    "Ask for a smaller picture or a shorter answer, use a smaller model, or free memory there.",
+)
+_load_failed = _raiser(
+    BackendFailedError,
+    "LocalAI could not load the model.",
+    "Look at LocalAI's log, and whether its memory is enough; or use another model.",
+)
+_gone = _raiser(
+    BackendFailedError,
+    "The model's backend process at LocalAI died or cannot be reached.",
+    "Try again in half a minute; if it happens again, look at LocalAI's log.",
+    transient=True,
+)
+_gateway = _raiser(
+    BackendUnreachableError,
+    "A gateway in front of LocalAI got no answer from it.",
+    "Look whether LocalAI runs and whether the gateway waits long enough.",
+    transient=True,
+)
+_no_key = _raiser(
+    BackendAuthError,
+    "LocalAI asks for a key, or refused the one that it was given.",
+    "Set LOCALAI_API_KEY to a key that LocalAI accepts.",
+)
+_failed = _raiser(
+    BackendFailedError,
+    "LocalAI's backend failed on this request.",
+    "Look at LocalAI's log for the reason.",
+)
+
+# Order is meaning. Statuses that LocalAI's own middleware decides come first, for there the
+# text adds nothing; then texts, most specific first, for behind a 500 or inside a stream
+# they are all there is; then what a status alone can tell.
+_RULES: tuple[_Rule, ...] = (
+    (_status(401), _no_key),
+    (_status(403), _forbidden),
+    (_status(404, 405, 501), _missing),
+    (_status(413), _too_big),
+    (_says(r"quota_exceeded"), _quota),
+    (_status(429), _busy),
+    (_says(r"exceeds? the (available )?context|context (size|length|window) exceeded"), _overflow),
+    (_says_of_picture(r"failed to decode image|cannot identify image"), _undecodable),
+    (_status(400, 415, 422), _invalid),
+    (_says(r"stale model config revision"), _stale),  # trap 19
+    (_says_of_picture(r"code = invalidargument"), _undecodable),
+    (_says(r"invalid value for 'size'"), _bad_size),  # trap 8
+    (_says(r"in cooldown|model_loading|is still loading|is stopping|is still busy"), _loading),
+    (_says(r"is (loading|staging|installing|pending) on node"), _loading),  # trap 20
+    (_says(r"admission_rejected|max_concurrent|capacity reached"), _busy),  # trap 17
+    (_says(r"no responders available"), _gone),  # trap 21
+    (_says(r"all models busy|no healthy nodes"), _busy),
+    (_says(r"out of memory|bad_alloc|cannot allocate memory|failed to allocate"), _memory),
+    (_says(r"all backends returned error"), _load_failed),  # trap 2: each tried in turn
+    (_says(r"code = (unavailable|canceled|aborted)"), _gone),  # trap 13
+    (_says(r"connection refused|model not loaded|model identity mismatch"), _gone),
+    (_says(r"could not load model|failed to load model|backend not found"), _load_failed),
+    (_says(r"grpc service not ready|loading model .* on node"), _load_failed),
+    (_says(r"code = unimplemented"), _unable),
+    (_status(503), _busy),
+    (_status(408, 502, 504), _gateway),
+    (_always, _failed),
+)

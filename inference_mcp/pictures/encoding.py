@@ -1,0 +1,94 @@
+"""From pixels to bytes within a budget: PNG where it fits, else JPEG, else fewer pixels.
+
+Synchronous, for a worker thread. ``sources`` (what LocalAI gets) and ``preview`` (what a host
+shows) stand above. Pictures come in plain (``decoding.Decoded.plain``): RGB or RGBA, no metadata.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from inference_mcp.pictures.decoding import flatten
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["SMALLEST_BUDGET_BYTES", "Encoded", "encode_png", "fit", "scaled_within"]
+
+SMALLEST_BUDGET_BYTES: Final = 768
+"""A JPEG of one pixel has about 300 bytes, nearly all of them tables."""
+
+_MAX_RAW_PER_BUDGET: Final = 4
+"""PNG is not even tried where the raw pixels are this many times the budget: it would take
+seconds, and only drawings shrink so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An encoded picture and its true type."""
+
+    data: bytes = field(repr=False)
+    mime: Literal["image/png", "image/jpeg"]
+    width_px: int
+    height_px: int
+
+
+def fit(
+    image: Image.Image, limit_bytes: int, *, try_png: bool, qualities: tuple[int, ...]
+) -> Encoded:
+    """The best form of a plain picture that has at most ``limit_bytes``.
+
+    In this order: PNG if ``try_png``; JPEG by falling ``qualities``; then with fewer and fewer
+    pixels at the last of them. JPEG puts transparency on white.
+
+    Raises:
+        ValueError: ``limit_bytes`` is below ``SMALLEST_BUDGET_BYTES``.
+    """
+    if limit_bytes < SMALLEST_BUDGET_BYTES:
+        raise ValueError(f"{limit_bytes} bytes hold no picture")
+    raw_bytes = image.width * image.height * len(image.getbands())
+    if try_png and raw_bytes <= limit_bytes * _MAX_RAW_PER_BUDGET:
+        png = encode_png(image)
+        if len(png) <= limit_bytes:
+            return Encoded(png, "image/png", image.width, image.height)
+    image = flatten(image)
+    jpeg = b""
+    for quality in qualities:
+        jpeg = _encode_jpeg(image, quality)
+        if len(jpeg) <= limit_bytes:
+            return Encoded(jpeg, "image/jpeg", image.width, image.height)
+    smaller = image
+    while len(jpeg) > limit_bytes:
+        # Bytes follow the number of pixels; a tenth is taken off besides, so this ends.
+        scale = min(0.9, 0.95 * math.sqrt(limit_bytes / len(jpeg)))
+        longest_px = max(1, int(max(smaller.size) * scale))
+        smaller = scaled_within(image, longest_px)
+        jpeg = _encode_jpeg(smaller, qualities[-1])
+    return Encoded(jpeg, "image/jpeg", smaller.width, smaller.height)
+
+
+def scaled_within(image: Image.Image, longest_px: int) -> Image.Image:
+    """The picture with no side above ``longest_px``, its shape kept; never enlarged."""
+    from PIL import Image
+
+    longest_now_px = max(image.size)
+    if longest_now_px <= longest_px:
+        return image
+    size = tuple(max(1, round(side * longest_px / longest_now_px)) for side in image.size)
+    return image.resize((size[0], size[1]), Image.Resampling.LANCZOS, reducing_gap=2.0)
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """The picture as PNG, in its own mode."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _encode_jpeg(image: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    return buffer.getvalue()

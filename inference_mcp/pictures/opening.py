@@ -1,0 +1,202 @@
+"""From an absolute path to the bytes of one regular file under an allowed folder.
+
+``references`` has judged the text; here the file system is asked, in a worker thread.
+``sources`` and ``store`` stand above. Knows nothing of pictures.
+
+The path is resolved first (links, ``..``), must then lie under a root, and is opened once:
+what is read is what was opened. Between resolving and opening somebody may put a link in the
+path, so the open itself follows none: where the system can, it walks down from the root one
+folder handle at a time; elsewhere (Windows) what was opened is compared with what the path
+means afterwards. A path outside every root gets the same answer whether it exists or not.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from inference_mcp.pictures.references import system_folder
+from inference_mcp.pictures.rules import PictureFlawError
+
+__all__ = ["Located", "existing_roots", "locate", "open_and_compare", "open_beneath", "read_file"]
+
+_FILE_FLAGS: Final = (
+    os.O_RDONLY
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # a pipe without a writer must not hold the thread
+    | getattr(os, "O_NOCTTY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+_FOLDER_FLAGS: Final = (
+    getattr(os, "O_PATH", os.O_RDONLY)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_DIRECTORY", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+)
+_CAN_WALK: Final = os.open in os.supports_dir_fd and os.stat in os.supports_dir_fd
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A resolved path: ``folder`` is (or was) an allowed one, ``parts`` lead down from it."""
+
+    folder: str
+    parts: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """The whole resolved path."""
+        return os.path.join(self.folder, *self.parts)  # noqa: PTH118  # strings throughout
+
+
+def existing_roots(roots: Sequence[Path]) -> tuple[str, ...]:
+    """The roots that are folders now, resolved; looked at on each use, for folders come and go."""
+    resolved = (os.path.realpath(root) for root in roots)
+    return tuple(dict.fromkeys(root for root in resolved if Path(root).is_dir()))
+
+
+def locate(path: str, roots: Sequence[str]) -> Located:
+    """Resolve ``path`` and find the root that it lies under.
+
+    Raises:
+        PictureFlawError: under no root, or in a folder of the system's own.
+    """
+    try:
+        # Not strict: whether something outside the roots exists is nobody's business.
+        resolved = Path(os.path.realpath(path))
+    except (OSError, ValueError):
+        raise PictureFlawError("cannot be found") from None
+    if os.name == "posix" and system_folder(str(resolved)):
+        raise PictureFlawError("is in a system folder, which this server does not open")
+    for folder in (resolved, *resolved.parents):
+        if any(_same_folder(str(folder), root) for root in roots):
+            if folder == resolved:
+                raise _is_folder()
+            return Located(str(folder), resolved.relative_to(folder).parts)
+    shown = ", ".join(roots) or "none of them exists now"
+    raise PictureFlawError(
+        "is not under an input root",
+        f"Ask for the picture to be put into an input root ({shown}) and name it there, or send"
+        " it as a base64 data: URI.",
+    )
+
+
+def read_file(located: Located, *, limit_bytes: int) -> bytes:
+    """The whole file.
+
+    Raises:
+        PictureFlawError: not there, not readable, not a regular file, too large, empty, or the
+            path came to mean something else meanwhile.
+    """
+    opener = open_beneath if _CAN_WALK else open_and_compare
+    try:
+        with os.fdopen(opener(located), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise _not_regular()
+            # One more byte than allowed: a file may grow after it was measured.
+            data = file.read(limit_bytes + 1)
+    except OSError as error:
+        raise _flaw_of(error) from None
+    if len(data) > limit_bytes:
+        raise PictureFlawError(
+            f"is larger than {limit_bytes // 1_000_000} MB", "Use a smaller picture."
+        )
+    if not data:
+        raise PictureFlawError("is an empty file")
+    return data
+
+
+def open_beneath(located: Located) -> int:
+    """Open by walking down folder handles, no link followed at any step; returns a descriptor.
+
+    Raises:
+        OSError: ``ELOOP`` or ``ENOTDIR`` where a part has become a link.
+        PictureFlawError: there is no regular file.
+    """
+    folder = os.open(located.folder, _FOLDER_FLAGS)
+    try:
+        for name in located.parts[:-1]:
+            below = os.open(name, _FOLDER_FLAGS, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        name = located.parts[-1]
+        # Looked at first, for to open a device may already do something.
+        _require_regular(os.stat(name, dir_fd=folder, follow_symlinks=False))
+        return os.open(name, _FILE_FLAGS, dir_fd=folder)
+    finally:
+        os.close(folder)
+
+
+def open_and_compare(located: Located) -> int:
+    """Open by the whole path, then check that the path still means what was opened.
+
+    For systems without folder handles. Raises as ``open_beneath``, and ``PictureFlawError``
+    where the path has changed.
+    """
+    path = located.path
+    _require_regular(os.stat(path, follow_symlinks=False))  # noqa: PTH116  # as os.fstat below
+    descriptor = os.open(path, _FILE_FLAGS)
+    try:
+        _require_unchanged(descriptor, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _require_unchanged(descriptor: int, path: str) -> None:
+    now = os.stat(path, follow_symlinks=False)  # noqa: PTH116  # as above
+    same = os.path.samestat(os.fstat(descriptor), now)
+    if not same or not _same_text(os.path.realpath(path), path):
+        raise PictureFlawError("changed while it was opened")
+
+
+def _same_text(one: str, other: str) -> bool:
+    return os.path.normcase(one) == os.path.normcase(other)
+
+
+def _same_folder(folder: str, root: str) -> bool:
+    # By text, and where that fails by identity: a disk may ignore case (macOS) where
+    # normcase does not. Some network disks number nothing: 0 says nothing.
+    if _same_text(folder, root):
+        return True
+    try:
+        seen, wanted = Path(folder).stat(), Path(root).stat()
+    except (OSError, ValueError):
+        return False
+    return wanted.st_ino != 0 and os.path.samestat(seen, wanted)
+
+
+def _require_regular(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise _is_folder()
+    if stat.S_ISLNK(status.st_mode):
+        raise PictureFlawError("changed while it was opened")
+    if not stat.S_ISREG(status.st_mode):
+        raise _not_regular()
+
+
+def _is_folder() -> PictureFlawError:
+    return PictureFlawError("is a folder", "Name one picture file inside it.")
+
+
+def _not_regular() -> PictureFlawError:
+    return PictureFlawError("is not a regular file but a pipe, socket or device")
+
+
+def _flaw_of(error: OSError) -> PictureFlawError:
+    if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+        return PictureFlawError("does not exist", "Check the spelling of the path.")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return PictureFlawError(
+            "cannot be read: permission denied", "Ask for leave to read it, or for a copy."
+        )
+    if error.errno in (errno.ELOOP, errno.ENOTDIR):
+        return PictureFlawError("does not exist, or changed while it was opened")
+    return PictureFlawError("cannot be read")

@@ -1,0 +1,179 @@
+"""From what a caller names to a checked picture that LocalAI's backends can decode.
+
+    reference → ``references.judge`` → bytes (``opening``, ``store`` or the data URI itself)
+              → ``decoding.decode`` → the same bytes, or new ones that fit
+
+Above it stand the tools; below it the modules named. Knows no HTTP and no MCP. This is where
+a flaw becomes ``ImageRejectedError``. Everything that waits for a disk or decodes runs in a
+worker thread, two at a time.
+
+What LocalAI gets is PNG or JPEG, upright, 8 bits a channel, RGB or RGBA: its backends know no
+orientation and drop what they cannot read in silence (trap 6). Whatever was changed on the way
+is told in ``InputPicture.note``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from inference_mcp.pictures.decoding import Decoded, decode, in_thread, new_limiter
+from inference_mcp.pictures.encoding import SMALLEST_BUDGET_BYTES, Encoded, fit
+from inference_mcp.pictures.opening import existing_roots, locate, read_file
+from inference_mcp.pictures.references import (
+    DataReference,
+    PathReference,
+    StoredReference,
+    decode_data_uri,
+    judge,
+    label_of,
+)
+from inference_mcp.pictures.rules import MAX_FILE_BYTES, MIME_OF, PictureFlawError, rejected
+from inference_mcp.pictures.store import PictureStore
+from inference_mcp.requests import InputPicture
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["PictureSources", "share_out"]
+
+_QUALITIES: Final = (95, 90, 85, 75)
+
+_COLOURS: Final = {
+    "1": "black and white",
+    "L": "grey",
+    "LA": "grey",
+    "I": "16-bit grey",
+    "I;16": "16-bit grey",
+    "I;16B": "16-bit grey",
+    "P": "a palette",
+    "CMYK": "CMYK",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """A picture's bytes as they came, and the caller's own name for it."""
+
+    label: str
+    data: bytes = field(repr=False)
+
+
+class PictureSources:
+    """Loads pictures by reference.
+
+    ``roots`` are the folders to read from; they need not exist, and are looked at on each use.
+    ``max_send_bytes`` is what the pictures of one request may have together: LocalAI's body
+    limit is 15 MB, a third of which is base64's (trap 18).
+    """
+
+    def __init__(
+        self, *, roots: Sequence[Path], store: PictureStore, max_send_bytes: int = 11_000_000
+    ) -> None:
+        self._roots = tuple(roots)
+        self._store = store
+        self._max_send_bytes = max_send_bytes
+        self._limiter = new_limiter()
+
+    async def load(self, reference: str) -> InputPicture:
+        """Load one picture, which may use the whole budget.
+
+        Raises:
+            ImageRejectedError: it cannot be used; says why, and how to name one that can.
+        """
+        return (await self.load_all((reference,)))[0]
+
+    async def load_all(self, references: Sequence[str]) -> tuple[InputPicture, ...]:
+        """Load the pictures of one request, in order, together within the budget.
+
+        Raises:
+            ImageRejectedError: one of them cannot be used.
+        """
+        fetched = [await self._fetch(reference) for reference in references]
+        allowances = share_out([len(each.data) for each in fetched], self._max_send_bytes)
+        return tuple(
+            [
+                await in_thread(functools.partial(_prepare, each, limit), limiter=self._limiter)
+                for each, limit in zip(fetched, allowances, strict=True)
+            ]
+        )
+
+    async def _fetch(self, reference: str) -> _Fetched:
+        label = label_of(reference)
+        try:
+            match judge(reference):
+                case StoredReference(id=picture_id):
+                    return _Fetched(label, await self._store.read(picture_id))
+                case PathReference(path=path):
+                    work = functools.partial(_read_path, path, self._roots)
+                case DataReference(uri=uri):
+                    work = functools.partial(decode_data_uri, uri)
+            return _Fetched(label, await in_thread(work, limiter=self._limiter))
+        except PictureFlawError as error:
+            raise rejected(label, error) from None
+
+
+def share_out(sizes: Sequence[int], budget: int) -> list[int]:
+    """How many bytes each picture may have: small ones keep theirs, large ones share the rest.
+
+    The sum is never above ``budget``; where all fit as they are, none gets less than its size.
+    """
+    allowances = [0] * len(sizes)
+    left = budget
+    for done, index in enumerate(sorted(range(len(sizes)), key=sizes.__getitem__)):
+        allowances[index] = min(sizes[index], left // (len(sizes) - done))
+        left -= allowances[index]
+    return [allowance + left // len(sizes) for allowance in allowances]
+
+
+def _read_path(path: str, roots: Sequence[Path]) -> bytes:
+    return read_file(locate(path, existing_roots(roots)), limit_bytes=MAX_FILE_BYTES)
+
+
+def _prepare(fetched: _Fetched, limit_bytes: int) -> InputPicture:
+    try:
+        decoded = decode(fetched.data)
+        if decoded.is_plain and decoded.orientation == 1 and len(fetched.data) <= limit_bytes:
+            width_px, height_px = decoded.image.size
+            return InputPicture(fetched.data, MIME_OF[decoded.format], width_px, height_px)
+        plain = decoded.plain()
+    except PictureFlawError as error:
+        raise rejected(fetched.label, error) from error
+    # A photo as PNG is many times its size and no better than the JPEG that it came from.
+    encoded = fit(
+        plain,
+        max(limit_bytes, SMALLEST_BUDGET_BYTES),
+        try_png=decoded.format != "JPEG",
+        qualities=_QUALITIES,
+    )
+    done = _what_was_done(decoded, plain, encoded)
+    listed = " and ".join(([", ".join(done[:-1])] if len(done) > 1 else []) + done[-1:])
+    note = f"The picture was {listed} before it was sent to LocalAI."
+    return InputPicture(encoded.data, encoded.mime, encoded.width_px, encoded.height_px, note)
+
+
+def _what_was_done(decoded: Decoded, plain: Image.Image, encoded: Encoded) -> list[str]:
+    """Each change that the caller may care about, as what follows "The picture was"."""
+    sent_as = "JPEG" if encoded.mime == "image/jpeg" else "PNG"
+    done = []
+    if decoded.is_animated:
+        done.append("reduced to its first frame")
+    if decoded.orientation != 1:
+        done.append("turned upright")
+    if decoded.image.mode in _COLOURS:
+        done.append(f"converted from {_COLOURS[decoded.image.mode]} to {plain.mode}")
+    elif not decoded.is_plain and decoded.format == "PNG" and not decoded.is_animated:
+        done.append("reduced to 8 bits a channel")
+    if decoded.format != sent_as:
+        done.append(f"converted from {decoded.format} to {sent_as}")
+    if sent_as == "JPEG" and plain.mode == "RGBA":
+        done.append("laid on white where it was transparent")
+    size_px = (encoded.width_px, encoded.height_px)
+    if size_px != plain.size:
+        done.append(f"reduced to {size_px[0]}x{size_px[1]} pixels to fit LocalAI's body limit")
+    elif not done:
+        done.append("compressed to fit LocalAI's body limit")
+    return done

@@ -1,0 +1,296 @@
+"""Generated pictures: LocalAI's bytes → a verified PNG in the output folder; ids; newest first.
+
+Above it stand jobs (``save``), the surface (``read``, ``newest``, ``path_of``), ``sources``
+(earlier pictures as input) and the doctor (``check_writable``). Below it are the file system,
+``decoding``, ``pngtext`` and ``publishing``. Knows no HTTP, no MCP, no scheduling.
+
+LocalAI answers 200 for pictures that failed (trap 7), so its bytes count as a picture only
+once they are decoded in full. A picture that was computed is never lost for want of a disk:
+where the folder cannot be written, it is handed back unsaved, and says so. The folder may
+vanish and come back at any time; nothing about it is remembered.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from inference_mcp.errors import BadResultError
+from inference_mcp.pictures.decoding import decode, in_thread, new_limiter
+from inference_mcp.pictures.encoding import encode_png
+from inference_mcp.pictures.ids import created_at, id_of, is_id, new_id, random_suffix, uri_of
+from inference_mcp.pictures.opening import Located, read_file
+from inference_mcp.pictures.pngtext import with_text
+from inference_mcp.pictures.publishing import publish, write_temporary
+from inference_mcp.pictures.references import label_of
+from inference_mcp.pictures.rules import (
+    MAX_FILE_BYTES,
+    MAX_PIXELS,
+    PictureFlawError,
+    format_of,
+    rejected,
+)
+from inference_mcp.requests import RequestType
+
+__all__ = ["PictureFacts", "PictureStore", "StoredEntry", "StoredPicture", "id_of", "uri_of"]
+
+_MAX_STORED_BYTES: Final = MAX_PIXELS * 4 + 1_000_000
+"""A PNG of the most pixels that did not compress at all."""
+
+_MAX_COLLISIONS: Final = 20
+"""A name is taken once in a thousand million: after this many the disk is lying."""
+
+
+_HOW_TO_FIND: Final = (
+    "Check the id; a picture whose file was moved, changed or deleted has to be made again."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureFacts:
+    """How a picture came to be; ``width_px`` and ``height_px`` are what was asked for."""
+
+    kind: RequestType
+    model: str
+    prompt: str = field(repr=False)
+    negative_prompt: str | None = field(default=None, repr=False)
+    seed: int
+    steps: int | None = None
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPicture:
+    """A verified picture. ``data`` is the whole PNG, ``width_px`` by ``height_px`` its true size.
+
+    ``path`` and ``uri`` are ``None`` where it could not be kept. ``note`` is whole sentences
+    for the caller (unsaved, of another size than asked), else empty.
+    """
+
+    id: str
+    path: Path | None
+    uri: str | None
+    width_px: int
+    height_px: int
+    data: bytes = field(repr=False)
+    note: str = ""
+
+    @property
+    def size_bytes(self) -> int:
+        """The PNG's size in bytes."""
+        return len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """One kept picture, as a list shows it; ``created`` is in UTC."""
+
+    id: str
+    path: Path
+    uri: str
+    size_bytes: int
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    png: bytes = field(repr=False)
+    width_px: int
+    height_px: int
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class PictureStore:
+    """The pictures in one folder, which is made when first needed.
+
+    ``clock`` tells the time of day (aware); ``suffix`` gives six characters of ``a-z2-7`` that
+    tell pictures of one millisecond apart.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Callable[[], datetime] = _now,
+        suffix: Callable[[], str] = random_suffix,
+    ) -> None:
+        self.folder = folder.absolute()
+        self._clock = clock
+        self._suffix = suffix
+        self._limiter = new_limiter()
+
+    async def save(self, data: bytes, facts: PictureFacts) -> StoredPicture:
+        """Verify LocalAI's bytes and keep them as PNG; nothing existing is ever overwritten.
+
+        Raises:
+            BadResultError: no whole PNG, JPEG or WebP within the limits (trap 7).
+        """
+        return await in_thread(functools.partial(self._save, data, facts), limiter=self._limiter)
+
+    async def read(self, picture_id: str) -> bytes:
+        """The whole PNG of an earlier picture, of this process or another.
+
+        Raises:
+            ImageRejectedError: there is none of this id, or its file is no longer a PNG.
+        """
+        return await in_thread(functools.partial(self._read, picture_id))
+
+    async def newest(self, limit: int, after: str | None = None) -> list[StoredEntry]:
+        """At most ``limit`` kept pictures, newest first, those older than the id ``after``."""
+        return await in_thread(functools.partial(self._newest, limit, after))
+
+    async def check_writable(self) -> str | None:
+        """Try to write; one sentence about the problem, or ``None``. Makes the folder."""
+        return await in_thread(self._check_writable)
+
+    def path_of(self, picture_id: str) -> Path | None:
+        """The file of a kept picture; ``None`` for anything but an id with a regular file."""
+        if not is_id(picture_id):
+            return None
+        path = self.folder / f"{picture_id}.png"
+        return path if _size_of(path) else None
+
+    def _save(self, data: bytes, facts: PictureFacts) -> StoredPicture:
+        verified = _verify(data)
+        created = self._clock()
+        png = with_text(verified.png, _texts(facts, created))
+        notes = []
+        if (verified.width_px, verified.height_px) != (facts.width_px, facts.height_px):
+            notes.append(
+                f"LocalAI sent {verified.width_px}x{verified.height_px} pixels instead of the"
+                f" {facts.width_px}x{facts.height_px} asked for."
+            )
+        picture_id = new_id(facts.kind, created, self._suffix())
+        path: Path | None = None
+        try:
+            picture_id, path = self._keep(png, picture_id, facts.kind, created)
+        except OSError as error:
+            notes.append(
+                f"The picture was not kept on disk ({_reason(error)}): it exists in this answer"
+                " only."
+            )
+        return StoredPicture(
+            id=picture_id,
+            path=path,
+            uri=uri_of(picture_id) if path else None,
+            width_px=verified.width_px,
+            height_px=verified.height_px,
+            data=png,
+            note=" ".join(notes),
+        )
+
+    def _keep(
+        self, png: bytes, picture_id: str, kind: RequestType, created: datetime
+    ) -> tuple[str, Path]:
+        for _ in range(_MAX_COLLISIONS):
+            path = self.folder / f"{picture_id}.png"
+            if publish(png, path):
+                return picture_id, path
+            picture_id = new_id(kind, created, self._suffix())
+        raise FileExistsError(f"{_MAX_COLLISIONS} names in a row are taken")
+
+    def _read(self, picture_id: str) -> bytes:
+        try:
+            return self._read_png(picture_id)
+        except PictureFlawError as error:
+            lost = PictureFlawError(error.flaw, _HOW_TO_FIND)
+            raise rejected(label_of(picture_id), lost) from None
+
+    def _read_png(self, picture_id: str) -> bytes:
+        if not is_id(picture_id):
+            raise PictureFlawError("is not named by an id of an earlier picture")
+        # The folder may be a link (its owner set it); the file in it may not.
+        located = Located(os.path.realpath(self.folder), (f"{picture_id}.png",))
+        data = read_file(located, limit_bytes=_MAX_STORED_BYTES)
+        if format_of(data) != "PNG":
+            raise PictureFlawError("is no longer a PNG: its file was changed")
+        return data
+
+    def _newest(self, limit: int, after: str | None) -> list[StoredEntry]:
+        try:
+            names = [path.stem for path in self.folder.iterdir() if path.suffix == ".png"]
+        except OSError:
+            return []
+        found: list[StoredEntry] = []
+        for picture_id in sorted(names, reverse=True):
+            if len(found) >= limit:
+                break
+            created = created_at(picture_id)
+            if created is None or (after is not None and picture_id >= after):
+                continue
+            path = self.folder / f"{picture_id}.png"
+            size_bytes = _size_of(path)
+            if size_bytes:
+                found.append(StoredEntry(picture_id, path, uri_of(picture_id), size_bytes, created))
+        return found
+
+    def _check_writable(self) -> str | None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_temporary(b"\0", self.folder).unlink()
+        except OSError as error:
+            return f"The output folder cannot be written: {_reason(error)}."
+        return None
+
+
+def _verify(data: bytes) -> _Verified:
+    try:
+        return _as_png(data)
+    except PictureFlawError as error:
+        raise BadResultError(
+            f"LocalAI reported success, but the picture that it sent {error.flaw}.",
+            "Try once more; if it happens again, use another model: this one's backend fails.",
+        ) from error
+
+
+def _as_png(data: bytes) -> _Verified:
+    if not data:
+        raise PictureFlawError("is empty")
+    if len(data) > MAX_FILE_BYTES:
+        raise PictureFlawError(f"is larger than {MAX_FILE_BYTES // 1_000_000} MB")
+    decoded = decode(data)
+    if decoded.format == "GIF":
+        raise PictureFlawError("is a GIF, which no image model makes")
+    if decoded.format == "PNG":
+        return _Verified(data, *decoded.image.size)
+    plain = decoded.plain()
+    return _Verified(encode_png(plain), *plain.size)
+
+
+def _texts(facts: PictureFacts, created: datetime) -> dict[str, str]:
+    texts: dict[str, str | int | None] = {
+        "Description": facts.prompt,
+        "Software": "inference-mcp",
+        "Creation Time": created.astimezone(UTC).isoformat(timespec="seconds"),
+        "prompt": facts.prompt,
+        "negative_prompt": facts.negative_prompt,
+        "model": facts.model,
+        "seed": facts.seed,
+        "steps": facts.steps,
+        "size": f"{facts.width_px}x{facts.height_px}",
+    }
+    return {key: str(value) for key, value in texts.items() if value is not None}
+
+
+def _size_of(path: Path) -> int:
+    """The size of a regular file, 0 for anything else (an empty one is a reserved name)."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+def _reason(error: OSError) -> str:
+    # strerror alone: str(error) holds the path, and this sentence may reach a log.
+    return error.strerror or type(error).__name__

@@ -1,0 +1,290 @@
+"""The composition root: builds everything, connects it to stdio, and owns its end.
+
+Nothing below is given the settings; each part gets the plain values that it needs. A host
+shows this server as broken while it starts, so nothing heavy is done before the first answers
+are out: the HTTP client is imported in the background, LocalAI is first asked when a tool
+needs it, and no folder is touched.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import anyio
+import mcp_types as types
+from anyio.abc import TaskGroup
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
+from mcp.shared.exceptions import MCPError
+
+from inference_mcp import __version__
+from inference_mcp.backend import InferenceBackend
+from inference_mcp.jobs import Jobs
+from inference_mcp.logs import EventLog, log, place
+from inference_mcp.observe import JobEvent, Metrics
+from inference_mcp.pictures.sources import PictureSources
+from inference_mcp.pictures.store import PictureStore
+from inference_mcp.scheduling.core import Limits
+from inference_mcp.scheduling.scheduler import LocalScheduler
+from inference_mcp.settings import NOT_IN_FORCE, Settings
+from inference_mcp.surface.resources import Resources, UnknownResourceError
+from inference_mcp.surface.status import Identity
+from inference_mcp.surface.tools import TOOL_NAMES, Tools, list_tools
+
+__all__ = ["App", "build_server", "serve_stdio"]
+
+INSTRUCTIONS = (
+    "Local inference on the user's own GPU. txt2txt asks a language model, txt2img makes and "
+    "img2img changes a picture, img2txt describes pictures. Requests queue for the GPU: what is "
+    "not done in time is answered with a job id, and get_job fetches the result. Use "
+    "priority=batch for bulk work, critical only when a person is waiting. Pictures are saved "
+    "as files: tell the user the path."
+)
+
+
+@dataclass(frozen=True)
+class App:
+    """What the handlers reach: built in the lifespan, gone with it."""
+
+    tools: Tools
+    resources: Resources
+    warm_up: Callable[[], None]
+
+
+class _LazyBackend:
+    """The LocalAI client, imported and made when it is first needed (or warmed up).
+
+    Importing httpx takes longer than everything else that the first answers need.
+    """
+
+    def __init__(self, make: Callable[[], Awaitable[InferenceBackend]]) -> None:
+        self._make = make
+        self._lock = anyio.Lock()
+        self._made: InferenceBackend | None = None
+
+    async def __call__(self) -> InferenceBackend:
+        async with self._lock:
+            if self._made is None:
+                self._made = await self._make()
+            return self._made
+
+    async def aclose(self) -> None:
+        if self._made is not None:
+            await self._made.aclose()
+
+
+async def _make_client(settings: Settings, base_url: str) -> InferenceBackend:
+    """Import off the event loop, so that nobody waits for it but the caller."""
+    module = await anyio.to_thread.run_sync(
+        importlib.import_module, "inference_mcp.localai.client"
+    )
+    client: InferenceBackend = module.LocalAIClient(
+        base_url,
+        api_key=None,
+        defaults=settings.default_models,
+        model_sets=settings.model_sets,
+    )
+    return client
+
+
+@asynccontextmanager
+async def _app(settings: Settings, base_url: str) -> AsyncIterator[App]:
+    """Everything that lives as long as the server does."""
+    async with AsyncExitStack() as stack:
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        backend = _LazyBackend(partial(_make_client, settings, base_url))
+        app, jobs = _build(settings, base_url, tasks, backend)
+        try:
+            yield app
+        finally:
+            jobs.close()
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_S):
+                await backend.aclose()
+
+
+CLOSE_S = 0.5
+"""What closing connections may take: a host kills what lingers (S20)."""
+
+
+def _build(
+    settings: Settings, base_url: str, tasks: TaskGroup, backend: _LazyBackend
+) -> tuple[App, Jobs]:
+    metrics = Metrics(anyio.current_time())
+    write_down = EventLog()
+
+    def observe(event: JobEvent) -> None:
+        metrics.observe(event)
+        write_down(event)
+
+    scheduler = LocalScheduler(
+        Limits(
+            max_concurrency=settings.max_concurrency,
+            model_concurrency=settings.model_concurrency,
+            max_queue=settings.max_queue,
+        )
+    )
+    store = PictureStore(settings.output_folder)
+    jobs = Jobs(
+        tasks,
+        scheduler=scheduler,
+        backend=backend,
+        store=store,
+        observer=observe,
+        timeout_s=settings.timeout_s,
+        result_ttl_s=settings.result_ttl_s,
+    )
+    tools = Tools(
+        backend=backend,
+        jobs=jobs,
+        scheduler=scheduler,
+        sources=PictureSources(roots=settings.input_folders, store=store),
+        store=store,
+        metrics=metrics,
+        identity=Identity(__version__, base_url),
+        wait_s=settings.wait_s,
+        preview=settings.preview,
+        now=lambda: datetime.now(UTC),
+        on_fault=_log_fault,
+    )
+    warm = False
+
+    def warm_up() -> None:
+        nonlocal warm
+        if not warm:
+            warm = True
+            tasks.start_soon(backend, name="warm up")
+
+    return App(tools, Resources(tools, store), warm_up), jobs
+
+
+def build_server(settings: Settings, base_url: str) -> Server[App]:
+    """The MCP server over its handlers; ``base_url`` is LocalAI's, or the stand-in's."""
+
+    @asynccontextmanager
+    async def lifespan(_: Server[App]) -> AsyncIterator[App]:
+        async with _app(settings, base_url) as app:
+            log("info", "server.started", version=__version__, localai=base_url)
+            for name in NOT_IN_FORCE:
+                if name in settings.model_fields_set:
+                    log("warning", "setting.not_in_force", setting=name)
+            yield app
+            log("info", "server.stopped")
+
+    return Server[App](
+        "inference-mcp",
+        version=__version__,
+        title="Local inference",
+        description="Text, pictures and vision on LocalAI, behind one priority queue.",
+        instructions=INSTRUCTIONS,
+        lifespan=lifespan,
+        on_list_tools=_list_tools,
+        on_call_tool=_call_tool,
+        on_list_resources=_list_resources,
+        on_list_resource_templates=_list_templates,
+        on_read_resource=_read_resource,
+        on_completion=_complete,
+    )
+
+
+async def serve_stdio(settings: Settings, *, simulate: bool) -> None:
+    """Serve one host over stdin and stdout until stdin ends."""
+    async with AsyncExitStack() as stack:
+        base_url = settings.base_url
+        if simulate:
+            from inference_mcp.simulator.running import running
+            from inference_mcp.simulator.world import default_world
+
+            base_url = await stack.enter_async_context(running(default_world(directives=False)))
+        server = build_server(settings, base_url)
+        read, write = await stack.enter_async_context(stdio_server())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_stop_on_signal, tasks.cancel_scope)
+            try:
+                await server.run(read, write, server.create_initialization_options())
+            finally:
+                stdin_ended = not tasks.cancel_scope.cancel_called
+                tasks.cancel_scope.cancel()
+        if not stdin_ended:
+            # The SDK reads stdin in a thread that cannot be interrupted, and the interpreter
+            # would wait for it. All clean-up is done: the lifespan was left above.
+            logging.shutdown()
+            os._exit(0)
+
+
+async def _stop_on_signal(scope: anyio.CancelScope) -> None:
+    """SIGTERM and SIGINT end the server as the end of stdin does (S20)."""
+    if sys.platform == "win32":  # no loop there hands out signals; hosts close stdin or kill
+        return
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+# --- handlers -------------------------------------------------------------------------------
+
+_Context = ServerRequestContext[App, Any]
+
+
+async def _list_tools(
+    ctx: _Context, params: types.PaginatedRequestParams | None
+) -> types.ListToolsResult:
+    ctx.lifespan_context.warm_up()
+    return types.ListToolsResult(tools=list_tools())
+
+
+async def _call_tool(ctx: _Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+    if params.name not in TOOL_NAMES:
+        raise MCPError(types.INVALID_PARAMS, f"Unknown tool. There are: {', '.join(TOOL_NAMES)}.")
+
+    async def report(progress: float, message: str) -> None:
+        await ctx.session.report_progress(progress, None, message)
+
+    return await ctx.lifespan_context.tools.call(params.name, params.arguments, report)
+
+
+async def _list_resources(
+    ctx: _Context, params: types.PaginatedRequestParams | None
+) -> types.ListResourcesResult:
+    return await ctx.lifespan_context.resources.list(params.cursor if params else None)
+
+
+async def _list_templates(
+    ctx: _Context, params: types.PaginatedRequestParams | None
+) -> types.ListResourceTemplatesResult:
+    return ctx.lifespan_context.resources.templates()
+
+
+async def _read_resource(
+    ctx: _Context, params: types.ReadResourceRequestParams
+) -> types.ReadResourceResult:
+    try:
+        return await ctx.lifespan_context.resources.read(str(params.uri))
+    except UnknownResourceError as error:
+        raise MCPError(_RESOURCE_NOT_FOUND, str(error)) from None
+
+
+_RESOURCE_NOT_FOUND = -32002
+"""The protocol's own code for a resource that is not there."""
+
+
+async def _complete(ctx: _Context, params: types.CompleteRequestParams) -> types.CompleteResult:
+    return await ctx.lifespan_context.resources.complete(
+        params.argument.name, params.argument.value
+    )
+
+
+def _log_fault(tool: str, error: Exception) -> None:
+    log("error", "tool.fault", tool=tool, exception=place(error))

@@ -1,0 +1,431 @@
+"""What each tool takes: one frozen model a tool, and one error for whatever does not fit.
+
+The SDK would pass unknown arguments over in silence and show a model pydantic's own text with
+the input in it, so arguments are checked here: an unknown name is an error that suggests the
+nearest one, a number in a string is an error, and nothing that was sent is quoted back save
+the names of parameters. The JSON schemas that hosts show to models come from the same models.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from inference_mcp.errors import InvalidInputError
+from inference_mcp.requests import Priority, RequestType
+
+__all__ = [
+    "Arguments",
+    "CancelJob",
+    "ErrorMetrics",
+    "GenerationArguments",
+    "GetJob",
+    "Img2Img",
+    "Img2Txt",
+    "ListModels",
+    "NoArguments",
+    "RequestMetrics",
+    "Txt2Img",
+    "Txt2Txt",
+    "input_schema",
+    "parse",
+]
+
+MAX_TEXT = 4_000_000
+"""Characters of one text: LocalAI takes a body of 15 MB (trap 18), JSON may double it."""
+
+MAX_SCHEMA_BYTES = 64 * 1024
+MAX_SCHEMA_DEPTH = 32
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 512.0 is as whole as 512."""
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        return int(value)
+    return value
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, str):
+        if not value.strip():
+            raise PydanticCustomError("wanted", "must not be empty")
+        if any("\ud800" <= c <= "\udfff" for c in value):
+            raise PydanticCustomError("wanted", "holds half a character (a lone surrogate)")
+    return value
+
+
+def _no_bar(value: str) -> str:
+    if "|" in value:
+        raise PydanticCustomError(
+            "wanted",
+            "must not hold '|': LocalAI would take what follows for the negative prompt. "
+            "Put that into negative_prompt",
+        )
+    return value
+
+
+_Text = Annotated[str, Field(max_length=MAX_TEXT), BeforeValidator(_text)]
+_PicturePrompt = Annotated[str, Field(max_length=20_000), BeforeValidator(_text)]
+_Side = Annotated[int, Field(ge=64, le=2048, multiple_of=8), BeforeValidator(_whole)]
+_Steps = Annotated[int, Field(ge=1, le=150), BeforeValidator(_whole)]
+_Seed = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole)]
+_TextSeed = Annotated[int, Field(ge=0, le=2**31 - 1), BeforeValidator(_whole)]
+_Tokens = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole)]
+_Samples = Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole)]
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Image = Annotated[str, BeforeValidator(_text)]
+
+_MODEL = Field(None, description="Exact model id from list_models.")
+_PRIORITY = Field(Priority.NORMAL, description="batch yields to all, critical goes first.")
+_WAIT = Field(None, description="Seconds to wait before a job id is answered; 0: at once.")
+_MAX_TOKENS = Field(None, description="Longest answer.")
+_TEMPERATURE = Field(None, ge=0, le=2, allow_inf_nan=False, description="Randomness.")
+_IMAGE_FORMS = "Absolute path, id or inference:// URI of an earlier picture, or data: URI."
+
+
+class Arguments(BaseModel):
+    """What all tools share: no coercion, no unknown names, no changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+class NoArguments(Arguments):
+    """A tool without parameters."""
+
+
+class GenerationArguments(Arguments):
+    """What the four generation tools share."""
+
+    model: str | None = _MODEL
+    priority: Annotated[Priority, Field(strict=False)] = _PRIORITY
+    wait_seconds: _Seconds | None = _WAIT
+
+
+class ChatMessage(Arguments):
+    """One turn."""
+
+    role: Literal["system", "user", "assistant"]
+    content: _Text
+
+
+class Txt2Txt(GenerationArguments):
+    """``prompt`` or ``messages``, never both."""
+
+    prompt: _Text | None = Field(None, description="The user's message; or give messages.")
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)] | None = Field(
+        None, description="A whole chat instead of prompt."
+    )
+    system: _Text | None = Field(None, description="System message.")
+    max_tokens: _Tokens | None = _MAX_TOKENS
+    temperature: float | None = _TEMPERATURE
+    top_p: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="Nucleus sampling."
+    )
+    stop: Annotated[
+        str | list[str],
+        WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}}),
+    ] | None = Field(None, description="Texts that end the answer.")
+    seed: _TextSeed | None = Field(None, description="For repeatable answers.")
+    response_schema: dict[str, Any] | None = Field(
+        None, description="JSON schema that the answer must match."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Txt2Txt:
+        if (self.prompt is None) == (self.messages is None):
+            raise PydanticCustomError("call", "Give either prompt or messages, and not both.")
+        if self.system is not None and self.messages and self.messages[0].role == "system":
+            raise PydanticCustomError("call", "Give the system message once: system or messages.")
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        if len(stops) > 16 or not all(0 < len(stop) <= 1000 for stop in stops):
+            raise PydanticCustomError(
+                "call", "stop takes up to 16 texts of 1 to 1000 characters each."
+            )
+        if self.response_schema is not None:
+            _check_schema(self.response_schema)
+        return self
+
+
+class Txt2Img(GenerationArguments):
+    """A picture from words."""
+
+    prompt: Annotated[_PicturePrompt, BeforeValidator(_no_bar)] = Field(
+        description="What to show."
+    )
+    negative_prompt: Annotated[_PicturePrompt, BeforeValidator(_no_bar)] | None = Field(
+        None, description="What to avoid."
+    )
+    width: _Side | None = Field(None, description="Pixels; default 512.")
+    height: _Side | None = Field(None, description="Pixels; default 512.")
+    steps: _Steps | None = Field(None, description="Default: the model's own.")
+    seed: _Seed | None = Field(None, description="For repeatable pictures; told in the result.")
+
+
+class Img2Img(Txt2Img):
+    """A picture from a picture and words."""
+
+    image: _Image = Field(description=_IMAGE_FORMS)
+    width: _Side | None = Field(None, description="Pixels; default: the picture's own.")
+    height: _Side | None = Field(None, description="Pixels; default: the picture's own.")
+
+
+class Img2Txt(GenerationArguments):
+    """Words about up to four pictures."""
+
+    image: Annotated[
+        str | list[_Image],
+        WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}, "maxItems": 4}),
+    ] = Field(description=_IMAGE_FORMS + " Up to 4 as a list.")
+    prompt: _Text | None = Field(None, description="Question; default: describe it.")
+    max_tokens: _Tokens | None = _MAX_TOKENS
+    temperature: float | None = _TEMPERATURE
+
+    @model_validator(mode="after")
+    def _one_to_four(self) -> Img2Txt:
+        if not 1 <= len(self.images) <= 4:
+            raise PydanticCustomError("call", "image takes one picture or a list of up to 4.")
+        return self
+
+    @property
+    def images(self) -> list[str]:
+        """The pictures, one or several."""
+        return [self.image] if isinstance(self.image, str) else list(self.image)
+
+
+class GetJob(Arguments):
+    """Which job, and how long to wait for it."""
+
+    job_id: str = Field(description="As answered by the tool that started it.")
+    wait_seconds: _Seconds = Field(30, description="Seconds to wait for its end; 0: at once.")
+
+
+class CancelJob(Arguments):
+    """Which job."""
+
+    job_id: str = Field(description="As answered by the tool that started it.")
+
+
+class ListModels(Arguments):
+    """Which type, or all."""
+
+    type: Annotated[RequestType, Field(strict=False)] | None = Field(
+        None, description="Only models for this."
+    )
+
+
+class RequestMetrics(Arguments):
+    """How far back."""
+
+    window_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None, description="Only the last so many seconds; default: since the start."
+    )
+
+
+class ErrorMetrics(Arguments):
+    """How many samples."""
+
+    limit: _Samples = Field(20, description="Newest samples shown.")
+
+
+_ArgumentsT = TypeVar("_ArgumentsT", bound=Arguments)
+
+
+def parse(model: type[_ArgumentsT], arguments: Mapping[str, Any] | None) -> _ArgumentsT:
+    """The checked arguments of a tool; ``null`` counts as not given, as hosts send it so.
+
+    Raises:
+        InvalidInputError: something does not fit; the first problem is told.
+    """
+    try:
+        given = {name: value for name, value in (arguments or {}).items() if value is not None}
+        return model.model_validate(given)
+    except ValidationError as error:
+        what, next_step = _explain(model, error)
+        raise InvalidInputError(what, next_step) from None
+    except RecursionError:
+        raise InvalidInputError(
+            "The arguments are nested too deeply.", "Send a flatter structure."
+        ) from None
+
+
+def input_schema(model: type[Arguments]) -> dict[str, Any]:
+    """The JSON schema of a tool's parameters, as small as it can truthfully be."""
+    schema = model.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    compact = _compact(schema, definitions)
+    shared = GenerationArguments.model_fields
+    properties = compact.get("properties", {})
+    compact["properties"] = dict(sorted(properties.items(), key=lambda item: item[0] in shared))
+    compact["additionalProperties"] = False
+    return compact
+
+
+# --- schemas --------------------------------------------------------------------------------
+
+
+def _compact(node: Any, definitions: Mapping[str, Any]) -> Any:
+    """Inline references; drop titles, null alternatives and bounds of no use to a model."""
+    if isinstance(node, list):
+        return [_compact(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        target = definitions[node["$ref"].rpartition("/")[2]]
+        # A class's docstring is for the code's readers, not for a model.
+        target = {key: value for key, value in target.items() if key != "description"}
+        node = {**target, **{key: value for key, value in node.items() if key != "$ref"}}
+    options = [option for option in node.get("anyOf", ()) if option != {"type": "null"}]
+    if len(options) == 1:
+        node = {**options[0], **{k: v for k, v in node.items() if k != "anyOf"}}
+        if "$ref" in node:
+            return _compact(node, definitions)
+    dropped = {"title", "additionalProperties", "maxLength"}
+    if node.get("default", ...) is None:
+        dropped.add("default")
+    if "properties" in node:
+        dropped.add("description")
+    return {
+        key: {name: _compact(item, definitions) for name, item in value.items()}
+        if key == "properties"
+        else _compact(value, definitions)
+        for key, value in node.items()
+        if key not in dropped
+    }
+
+
+def _check_schema(schema: Mapping[str, Any]) -> None:
+    """Bounds of a response schema: its size, its depth, and no reference that leaves it."""
+    if _depth_exceeds(schema, MAX_SCHEMA_DEPTH):
+        raise PydanticCustomError(
+            "call", "response_schema is nested deeper than {levels} levels.",
+            {"levels": MAX_SCHEMA_DEPTH},
+        )
+    if len(json.dumps(schema).encode()) > MAX_SCHEMA_BYTES:
+        raise PydanticCustomError("call", "response_schema is larger than 64 kB.")
+    if _has_remote_reference(schema):
+        raise PydanticCustomError(
+            "call", "response_schema refers to another document: a $ref must begin with '#'."
+        )
+
+
+def _depth_exceeds(node: Any, levels: int) -> bool:
+    if not isinstance(node, dict | list):
+        return False
+    if levels == 0:
+        return True
+    children = node.values() if isinstance(node, dict) else node
+    return any(_depth_exceeds(child, levels - 1) for child in children)
+
+
+def _has_remote_reference(node: Any) -> bool:
+    if isinstance(node, list):
+        return any(_has_remote_reference(child) for child in node)
+    if not isinstance(node, dict):
+        return False
+    for key in ("$ref", "$dynamicRef", "$recursiveRef"):
+        target = node.get(key)
+        if isinstance(target, str) and not target.startswith("#"):
+            return True
+    return any(_has_remote_reference(child) for child in node.values())
+
+
+# --- errors ---------------------------------------------------------------------------------
+
+_CORRECT = "Correct that and call again."
+
+_WANTS = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "dict_type": "must be an object",
+    "list_type": "must be a list",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+}
+
+
+def _explain(model: type[Arguments], error: ValidationError) -> tuple[str, str]:
+    """The first problem: what is wrong, and what to do about it."""
+    problem = _first(error)
+    path = _path(problem["loc"])
+    context = problem.get("ctx", {})
+    match problem["type"]:
+        case "extra_forbidden":
+            return _unknown(model, problem["loc"])
+        case "missing":
+            return f"The parameter {path} is missing.", "Call again with it."
+        case "call":
+            return problem["msg"], _CORRECT
+        case "wanted":
+            return f"{path} {problem['msg']}.", _CORRECT
+        case "greater_than_equal" | "less_than_equal" | "greater_than" | "multiple_of":
+            return f"{path} is out of range.", f"Give {_range(model, problem['loc'])}."
+        case "enum" | "literal_error":
+            return f"{path} is none of its values.", f"Give {context['expected']}."
+        case "too_long" | "string_too_long":
+            return f"{path} is longer than {context['max_length']}.", "Send less."
+        case "too_short":
+            return f"{path} must not be empty.", _CORRECT
+        case kind:
+            return f"{path} {_WANTS.get(kind, 'is not valid')}.", _CORRECT
+
+
+def _first(error: ValidationError) -> Any:
+    """The problem to tell: an unknown name first, for it is often why another is missing."""
+    problems = error.errors(include_url=False, include_input=False)
+    return next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    """``messages[2].content``; pydantic's own names of union members left out."""
+    text = ""
+    for part in loc:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.isidentifier() and part not in ("str", "int", "float"):
+            text += f".{part}" if text else part
+    return text or "The arguments"
+
+
+def _unknown(model: type[Arguments], loc: tuple[int | str, ...]) -> tuple[str, str]:
+    inner: type[Arguments] = ChatMessage if len(loc) > 1 else model
+    name = str(loc[-1])[:64]
+    shown = name if name.isprintable() else ascii(name)
+    known = list(inner.model_fields)
+    if not known:
+        return f"Unknown parameter {shown!r}.", "This tool takes none."
+    nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)
+    listed = ", ".join(known)
+    return f"Unknown parameter {shown!r}.", f"Did you mean {nearest[0]}? It takes: {listed}."
+
+
+def _range(model: type[Arguments], loc: tuple[int | str, ...]) -> str:
+    """The bounds of a parameter in words, from its schema."""
+    schema = input_schema(model)["properties"].get(str(loc[0]), {})
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if "exclusiveMinimum" in schema:
+        return f"more than {_plain(schema['exclusiveMinimum'])}"
+    words = f"{_plain(low)} to {_plain(high)}" if high is not None else f"{_plain(low)} or more"
+    step = schema.get("multipleOf")
+    return f"{words}, a multiple of {step}" if step else words
+
+
+def _plain(number: float | None) -> str:
+    return str(int(number)) if number is not None and number == int(number) else str(number)

@@ -1,0 +1,53 @@
+"""Waiting for a job on behalf of a host, and the lines that it is told meanwhile.
+
+One line at submission, at each change of state and at least every ``EVERY_S`` seconds; each
+at most 120 characters; the progress number rises by one each time, whatever the lines say.
+The lines are sent by the very task that will answer, so none follows an answer or a cancel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import anyio
+
+from inference_mcp.jobs import Job
+
+__all__ = ["EVERY_S", "MAX_LINE", "Report", "line", "wait"]
+
+EVERY_S = 5.0
+MAX_LINE = 120
+
+Report: TypeAlias = Callable[[float, str], Awaitable[None]]
+"""Send one line: the rising number, the text."""
+
+
+async def wait(job: Job, wait_s: float, report: Report, clock: Callable[[], float]) -> None:
+    """Return when the job is done, or after ``wait_s`` seconds."""
+    number = 0.0
+    with anyio.move_on_after(wait_s):
+        while not job.done:
+            changed = job.changed
+            number += 1
+            await report(number, line(job, clock()))
+            with anyio.move_on_after(EVERY_S):
+                await changed.wait()
+
+
+def line(job: Job, now_s: float) -> str:
+    """What there is to say about a job that is not done."""
+    elapsed = f"{now_s - job.submitted_at:.0f} s"
+    admission = job.admission
+    position = admission.position() if admission else None
+    estimate = admission.estimate_s() if admission else None
+    if position is not None:
+        text = f"{job.state}, position {position}, {elapsed}"
+    elif job.text_parts:
+        text = f"{job.state}, {len(job.text_parts)} tokens, {elapsed}"
+    elif estimate is not None and job.started_at is not None:
+        left = max(0.0, job.started_at + estimate - now_s)
+        text = f"{job.state}, about {left:.0f} s left, {elapsed}"
+    else:
+        text = f"{job.state}, {elapsed}"
+    return text[:MAX_LINE]

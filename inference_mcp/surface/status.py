@@ -1,0 +1,180 @@
+"""The bodies of the status tools, which are those of the status resources too.
+
+Everything here is told as it is at this moment: the queue by the scheduler, models and health
+by the backend, figures by ``observe``. Times are ISO 8601 in UTC, durations seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from inference_mcp.backend import BackendHealth, ModelInfo
+from inference_mcp.jobs import Job
+from inference_mcp.requests import RequestType
+from inference_mcp.scheduling.lifecycle import State
+from inference_mcp.scheduling.scheduler import QueuedRequest, QueueSnapshot
+
+__all__ = ["Identity", "cancelled", "health", "iso", "models", "queue"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this server is and where it sends requests; ``localai_url`` holds no credentials."""
+
+    version: str
+    localai_url: str
+
+
+def iso(moment: datetime) -> str:
+    """``2026-11-23T10:15:30.123Z``."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def queue(
+    snapshot: QueueSnapshot,
+    jobs: Sequence[Job],
+    now: datetime,
+    slots_of: Callable[[str], int],
+) -> dict[str, Any]:
+    """``get_queue_status``: what runs, what waits, what is left to fetch."""
+    models = sorted({job.model for job in jobs} | set(snapshot.slots_in_use))
+    return {
+        "running": [_queued(request) for request in snapshot.running],
+        "waiting": [_queued(request) for request in snapshot.waiting],
+        "slots": {
+            model: {"used": snapshot.slots_in_use.get(model, 0), "limit": slots_of(model)}
+            for model in models
+        },
+        "resident_models": None,
+        "limits": {
+            "max_concurrency": snapshot.limits.max_concurrency,
+            "max_queue": snapshot.limits.max_queue,
+        },
+        "intake_open": snapshot.intake_open,
+        "recent": [_recent(job) for job in reversed(jobs) if job.done],
+        "timestamp": iso(now),
+    }
+
+
+def _queued(request: QueuedRequest) -> dict[str, Any]:
+    waits = request.state in (State.QUEUED, State.RETRYING)
+    body: dict[str, Any] = {
+        "job_id": request.id,
+        "type": request.kind.value,
+        "model": request.model,
+        "priority": request.priority.value,
+        "state": "abandoned" if request.abandoned else request.state.value,
+        "own": True,
+        "estimate_s": _rounded(request.estimate_s),
+    }
+    if waits:
+        body |= {
+            "position": request.position,
+            "waiting_s": _rounded(request.since_submission_s),
+        }
+    else:
+        body |= {"running_s": _rounded(request.since_grant_s)}
+    return body
+
+
+def _recent(job: Job) -> dict[str, Any]:
+    return {
+        "job_id": job.id,
+        "type": job.kind.value,
+        "model": job.model,
+        "state": job.state,
+        "finished": iso(job.finished) if job.finished else None,
+        "received": job.received,
+    }
+
+
+def models(found: Sequence[ModelInfo], kind: RequestType | None, now: datetime) -> dict[str, Any]:
+    """``list_models``: what each can do, how that is known, and which are the defaults."""
+    shown = [model for model in found if kind is None or kind in model.abilities]
+    unknown = [model for model in found if kind is not None and not model.abilities]
+    return {
+        "models": [_model(model) for model in (*shown, *unknown)],
+        "defaults": {
+            each.value: next((m.id for m in found if each in m.default_for), None)
+            for each in RequestType
+            if kind in (None, each)
+        },
+        "timestamp": iso(now),
+    }
+
+
+def _model(model: ModelInfo) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "id": model.id,
+        "abilities": {kind.value: source for kind, source in sorted(model.abilities.items())},
+        "default_for": [kind.value for kind in model.default_for],
+        "loaded": model.loaded,
+    }
+    if model.alias_of is not None:
+        body["alias_of"] = model.alias_of
+    if not model.abilities:
+        body["note"] = "LocalAI does not tell what it can do; it is used where you name it."
+    return body
+
+
+def cancelled(job: Job, before: str, now_s: float) -> dict[str, Any]:
+    """``cancel_job``: what is true after it."""
+    return {
+        "job_id": job.id,
+        "state": job.state,
+        "was": before,
+        "message": _cancel_message(job, before, now_s),
+    }
+
+
+def _cancel_message(job: Job, before: str, now_s: float) -> str:
+    if job.state == "abandoned":
+        estimate = job.admission.estimate_s() if job.admission else None
+        left = None
+        if estimate is not None and job.started_at is not None:
+            left = max(0.0, job.started_at + estimate - now_s)
+        about = f", about {left:.0f} s" if left is not None else ""
+        return (
+            "The job is cancelled and its picture will not be kept, but LocalAI cannot stop a "
+            f"picture: it still computes it{about}."
+        )
+    match before:
+        case "queued" | "retrying":
+            return "The job was waiting and is cancelled; LocalAI never saw it."
+        case "processing" | "loading":
+            return "The job was running and is cancelled; LocalAI stops."
+        case "completed":
+            return "The job had completed before; its result is kept. Fetch it with get_job."
+        case "failed":
+            return "The job had failed before; nothing was left to cancel."
+    return "The job was cancelled before."
+
+
+def health(found: BackendHealth, identity: Identity, problems: Sequence[str]) -> dict[str, Any]:
+    """``get_health``: ``unavailable`` if nothing can be computed, ``degraded`` if less."""
+    own = [f"{found.problem} {found.next_step}".strip()] if found.problem else []
+    usable = found.reachable and found.ready and found.key_accepted is not False
+    status = "unavailable" if not usable else "degraded" if own or problems else "ok"
+    return {
+        "status": status,
+        "version": identity.version,
+        "localai_url": identity.localai_url,
+        "localai_version": found.version,
+        "reachable": found.reachable,
+        "ready": found.ready,
+        "key_accepted": found.key_accepted,
+        "problems": [*own, *problems],
+        "sharing": {
+            "seat": "own",
+            "processes": 1,
+            "reason": "This version keeps a queue of its own in each process.",
+        },
+        "simulated": found.simulated,
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

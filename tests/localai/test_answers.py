@@ -1,0 +1,173 @@
+"""Events and bodies to outcomes."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from inference_mcp.backend import Usage
+from inference_mcp.errors import (
+    BackendBusyError,
+    BackendError,
+    BackendFailedError,
+    BackendUnreachableError,
+    BadResultError,
+    InvalidInputError,
+)
+from inference_mcp.localai.answers import TextCollector, read_picture
+from inference_mcp.localai.rules import Asked
+from tests.localai.scripted import PNG, said
+
+ASKED = Asked("m")
+
+
+def collected(*events: Any) -> TextCollector:
+    """A collector that took these events."""
+    collector = TextCollector(ASKED)
+    for event in events:
+        collector.take(event if isinstance(event, str) else json.dumps(event))
+    return collector
+
+
+def test_pieces_become_the_text_with_reason_and_usage() -> None:
+    """The plain case; events without choices and null content bring nothing."""
+    usage = {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+    outcome = collected(
+        said(None, role="assistant"),
+        said("w0 "),
+        {"type": "mcp_tool_result", "name": "x"},
+        {"choices": None},
+        said("w1"),
+        said(None, "length"),
+        {"choices": [], "usage": usage},
+        "[DONE]",
+    ).outcome(simulated=True)
+    assert (outcome.text, outcome.finish_reason, outcome.simulated) == ("w0 w1", "length", True)
+    assert outcome.usage == Usage(7, 5, 12)
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_reasoning_is_never_part_of_the_text(name: str) -> None:
+    """Whichever of its two names it has; tags inside the content stay."""
+    outcome = collected(said(None, **{name: "hmm"}), said("<think>a</think>b", "stop"))
+    assert outcome.outcome(simulated=False).text == "<think>a</think>b"
+
+
+def test_an_error_event_discards_the_content_before_it() -> None:
+    """llama.cpp sends its error as content first (trap 5)."""
+    text = "rpc error: code = Internal desc = request (9 tokens) exceeds the available context"
+    with pytest.raises(InvalidInputError):
+        collected(said("request exceeds"), {"error": {"message": text, "type": "server_error"}})
+
+
+@pytest.mark.parametrize("error", ["load is in cooldown", {"message": "load is in cooldown"}])
+def test_an_error_event_is_seen_in_any_form(error: object) -> None:
+    """A 200 and its headers say nothing (trap 3)."""
+    with pytest.raises(BackendBusyError):
+        collected({"error": error})
+
+
+def test_a_stream_that_just_ends_is_no_answer() -> None:
+    """Not even with text in it: it broke off, and may be whole next time."""
+    with pytest.raises(BackendUnreachableError, match="broke off") as failure:
+        collected(said("half an ans")).outcome(simulated=False)
+    assert failure.value.transient
+
+
+@pytest.mark.parametrize("end", ["[DONE]", said(None, "stop")])
+def test_either_end_mark_makes_the_answer_whole(end: Any) -> None:
+    """A finish reason, or [DONE]."""
+    assert collected(said("ok"), end).outcome(simulated=False).text == "ok"
+
+
+@pytest.mark.parametrize("text", ["", None, "  \n"])
+def test_an_empty_answer_is_a_bad_result_with_a_hint(text: str | None) -> None:
+    """LocalAI has already tried it several times (trap 16)."""
+    with pytest.raises(BadResultError) as failure:
+        collected(said(text, "stop"), "[DONE]").outcome(simulated=False)
+    assert "max_tokens" in failure.value.next_step
+    assert not failure.value.transient
+
+
+def test_an_answer_of_reasoning_alone_says_so() -> None:
+    """The usual cause is max_tokens (trap 16)."""
+    with pytest.raises(BadResultError, match="before it wrote") as failure:
+        collected(said(None, reasoning="hmm"), said(None, "length")).outcome(simulated=False)
+    assert "Raise max_tokens" in failure.value.next_step
+
+
+@pytest.mark.parametrize("event", ["{", "[]", "null", '"x"', '{"choices": 1}', "[" * 9999])
+def test_an_event_that_cannot_be_read_fails_the_answer(event: str) -> None:
+    """Leaving it out could drop a part of the text; nothing of it is quoted (trap 22)."""
+    with pytest.raises(BadResultError) as failure:
+        collected(event)
+    assert failure.value.__cause__ is None
+
+
+@pytest.mark.parametrize("usage", [1, [], {}, {"prompt_tokens": "7"}, {"prompt_tokens": True}])
+def test_a_usage_that_makes_no_sense_is_left_out(usage: object) -> None:
+    """It is no reason to lose an answer."""
+    outcome = collected(said("ok", "stop"), {"usage": usage}).outcome(simulated=False)
+    assert outcome.usage is None
+
+
+@pytest.mark.parametrize("reason", [7, "x" * 99, "a\nb", {}])
+def test_a_finish_reason_is_one_short_word_or_none(reason: Any) -> None:
+    """It is shown to people, so it is not taken on trust."""
+    outcome = collected(said("ok", reason), "[DONE]").outcome(simulated=False)
+    assert outcome.finish_reason == "unknown"
+
+
+def test_text_beyond_the_limit_is_refused() -> None:
+    """An endless answer ends."""
+    collector = collected(said("é" * 2_000_000))
+    with pytest.raises(BadResultError, match="4 MB"):
+        collector.take(json.dumps(said("é")))
+
+
+def picture(**item: Any) -> bytes:
+    """The body of a picture answer with this item."""
+    return json.dumps({"data": [{"index": 0, "embedding": None, **item}]}).encode()
+
+
+def test_a_picture_is_decoded() -> None:
+    """Base64 to bytes, and nothing else."""
+    found = read_picture(picture(b64_json=base64.b64encode(PNG).decode()), ASKED, simulated=True)
+    assert (found.data, found.simulated) == (PNG, True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"created": 1}',
+        b'{"data": null}',
+        b'{"data": []}',
+        picture(),
+        picture(url="http://x/y.png"),
+        picture(b64_json=None),
+        picture(b64_json=""),
+        picture(b64_json="@@@@"),
+        picture(b64_json="abc"),
+        picture(b64_json="é"),
+        picture(b64_json=7),
+        b"[]",
+        b"{",
+    ],
+)
+def test_a_success_without_a_usable_picture_is_a_bad_result(body: bytes) -> None:
+    """200 is no promise (trap 7)."""
+    with pytest.raises(BadResultError) as failure:
+        read_picture(body, ASKED, simulated=False)
+    assert not failure.value.transient
+
+
+@pytest.mark.parametrize("read", [lambda b: read_picture(b, ASKED, simulated=False), collected])
+def test_an_error_inside_a_200_is_that_error(read: Any) -> None:
+    """Other servers and proxies do that with plain JSON."""
+    body = json.dumps({"error": {"message": "CUDA out of memory"}})
+    with pytest.raises(BackendFailedError, match="memory") as failure:
+        read(body)
+    assert isinstance(failure.value, BackendError)

@@ -1,0 +1,122 @@
+"""One catalogue for a while, one fetch at a time."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+
+from inference_mcp.backend import ModelInfo
+from inference_mcp.errors import BackendUnreachableError, ModelNotFoundError
+from inference_mcp.localai.catalogue import Catalogue
+from inference_mcp.localai.catalogue_cache import CatalogueCache
+from inference_mcp.requests import RequestType
+
+
+class Source:
+    """A LocalAI of one model per fetch, on a clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.fetches = 0
+        self.fails = False
+        self.gate = anyio.Event()
+        self.gate.set()
+        self.cache = CatalogueCache(self.fetch, lambda: self.now_s)
+
+    async def fetch(self) -> Catalogue:
+        self.fetches += 1
+        number = self.fetches
+        await self.gate.wait()
+        if self.fails:
+            raise BackendUnreachableError("Gone.", transient=True)
+        return Catalogue(tuple(ModelInfo(f"m{n}", {}) for n in range(1, number + 1)))
+
+
+async def test_a_catalogue_is_kept_for_a_while() -> None:
+    """Half a minute, or until a fresh one is asked for."""
+    source = Source()
+    await source.cache.get()
+    source.now_s += CatalogueCache.KEEP_S - 1
+    await source.cache.get()
+    assert source.fetches == 1
+    source.now_s += 1
+    await source.cache.get()
+    assert source.fetches == 2
+    await source.cache.get(refresh=True)
+    assert source.fetches == 3
+
+
+async def test_many_who_ask_at_once_make_one_fetch() -> None:
+    """Single flight; a burst of requests must not become a burst of lists."""
+    source = Source()
+    source.gate = anyio.Event()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(source.cache.get)
+            await anyio.wait_all_tasks_blocked()
+            source.gate.set()
+    assert source.fetches == 1
+
+
+async def test_all_who_waited_hear_of_the_failure() -> None:
+    """And the next who asks tries again: no old catalogue covers a failure."""
+    source = Source()
+    await source.cache.get()
+    source.fails, source.gate = True, anyio.Event()
+    failures = 0
+
+    async def ask() -> None:
+        nonlocal failures
+        with pytest.raises(BackendUnreachableError):
+            await source.cache.get(refresh=True)
+        failures += 1
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(ask)
+            await anyio.wait_all_tasks_blocked()
+            source.gate.set()
+        assert (failures, source.fetches) == (5, 2)
+        with pytest.raises(BackendUnreachableError):
+            await source.cache.get()
+        source.fails = False
+        await source.cache.get()
+
+
+async def test_a_cancelled_fetch_leaves_the_next_waiter_to_ask() -> None:
+    """The one who asked gave up; the others did not."""
+    source = Source()
+    source.gate = anyio.Event()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as first:
+            first.start_soon(source.cache.get)
+            await anyio.wait_all_tasks_blocked()
+            async with anyio.create_task_group() as second:
+                second.start_soon(source.cache.get)
+                await anyio.wait_all_tasks_blocked()
+                first.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await anyio.wait_all_tasks_blocked()
+        source.gate.set()
+        assert len((await source.cache.get()).models) == source.fetches
+
+
+async def test_a_name_that_is_missing_is_looked_for_once_more() -> None:
+    """It may be a model installed just now."""
+    source = Source()
+    await source.cache.get()
+    source.now_s += CatalogueCache.MISS_EVERY_S
+    assert await source.cache.choose(RequestType.TXT2TXT, "m2") == "m2"
+
+
+async def test_guessing_names_does_not_become_a_flood() -> None:
+    """One fresh look in a few seconds."""
+    source = Source()
+    await source.cache.get()
+    source.now_s += CatalogueCache.MISS_EVERY_S
+    for _ in range(10):
+        with pytest.raises(ModelNotFoundError):
+            await source.cache.choose(RequestType.TXT2TXT, "never")
+    assert source.fetches == 2

@@ -1,0 +1,1 @@
+"""The LocalAI stand-in, over real sockets and against what LocalAI answered."""
