@@ -144,6 +144,26 @@ class InferenceBackend(Protocol):
         """
         ...
 
+    async def load_model(self, model: str, *, timeout_s: float) -> bool:
+        """Return ``True`` when the model is in memory, ``False`` if this may not be asked for.
+
+        ``model`` is an id from ``choose_model``. A cancel would kill the load (trap 10), so
+        whoever calls this keeps it open.
+
+        Raises:
+            BackendError: the load failed or took longer than ``timeout_s`` seconds;
+                ``retry_after_s`` is set where the backend is to be left alone for a while.
+        """
+        ...
+
+    async def unload_model(self, model: str) -> bool:
+        """Have a model dropped; ``False`` if that was refused or failed. Never raises."""
+        ...
+
+    async def memory_limit(self) -> int | None:
+        """How many models the backend keeps in memory; 0: no limit, ``None``: it won't tell."""
+        ...
+
     async def check_health(self) -> BackendHealth:
         """Look now. Never raises for what LocalAI does."""
         ...

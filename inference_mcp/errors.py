@@ -126,7 +126,9 @@ class BackendError(InferenceError):
 
     ``transient`` says whether the same request may succeed later; it is decided where the
     failure is first seen and nowhere else. ``retry_after_s`` is LocalAI's own wish, in
-    seconds, where it told one.
+    seconds, where it told one. ``process_dead``: the model's backend process is gone, and
+    LocalAI goes on sending requests to it (trap 13). ``answer_lost``: the connection broke
+    after the request was sent, so LocalAI may compute on.
     """
 
     def __init__(
@@ -136,11 +138,15 @@ class BackendError(InferenceError):
         *,
         transient: bool = False,
         retry_after_s: float | None = None,
+        process_dead: bool = False,
+        answer_lost: bool = False,
         sample: str | None = None,
     ) -> None:
         super().__init__(what, next_step, sample=sample)
         self.transient = transient
         self.retry_after_s = retry_after_s
+        self.process_dead = process_dead
+        self.answer_lost = answer_lost
 
 
 class BackendUnreachableError(BackendError):

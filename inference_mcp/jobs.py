@@ -32,6 +32,7 @@ from anyio.abc import TaskGroup
 from inference_mcp.backend import ImageOutcome, InferenceBackend, TextOutcome
 from inference_mcp.errors import (
     BackendFailedError,
+    DeadlineExceededError,
     InferenceError,
     JobCancelledError,
     JobNotFoundError,
@@ -40,7 +41,9 @@ from inference_mcp.errors import (
 )
 from inference_mcp.observe import (
     JobFinished,
+    JobPreempted,
     JobRejected,
+    JobRetried,
     JobStarted,
     JobSubmitted,
     Observer,
@@ -55,9 +58,9 @@ from inference_mcp.requests import (
     Priority,
     RequestType,
 )
-from inference_mcp.scheduling.core import Ticket
 from inference_mcp.scheduling.lifecycle import State
-from inference_mcp.scheduling.scheduler import Admission, Lease, Scheduler
+from inference_mcp.scheduling.protocols import Admission, Lease, Scheduler
+from inference_mcp.scheduling.state import Ticket
 from inference_mcp.schemas import check_answer
 
 __all__ = ["Job", "JobResult", "Jobs", "PictureResult", "TextResult"]
@@ -148,6 +151,8 @@ class Job:
             return "abandoned"
         if self.done:
             return _terminal(self.result, self.error)
+        if self.admission.loading:
+            return "loading"
         return self.admission.state.value
 
     @property
@@ -214,11 +219,16 @@ class Jobs:
         self._drop_old()
         job = self._new_job(request, priority)
         ticket = Ticket(
-            job.id, job.kind, priority, job.model, deadline=job.submitted_at + self._timeout_s
+            job.id,
+            job.kind,
+            priority,
+            job.model,
+            deadline=job.submitted_at + self._timeout_s,
+            input_bytes=request.input_bytes,
         )
         try:
-            job.admission = self._scheduler.admit(ticket, job.notify)
-        except QueueFullError as error:
+            job.admission = self._scheduler.admit(ticket, _Watcher(self, job))
+        except (QueueFullError, DeadlineExceededError) as error:
             self._observer(
                 JobRejected(
                     **self._facts(job),
@@ -269,8 +279,9 @@ class Jobs:
         self._scheduler.close_nowait()
         for job in list(self._jobs.values()):
             if not job.done and job.admission is not None:
-                job.admission.fail_nowait()
-                self._finish(job, error=_shutting_down_error())
+                error = _shutting_down_error()
+                job.admission.fail_nowait(error)
+                self._finish(job, error=error)
 
     # --- one job's way ------------------------------------------------------------------
 
@@ -278,58 +289,77 @@ class Jobs:
         admission, request = job.admission, job.request
         if admission is None or request is None:
             return
+        result: JobResult | None = None
+        again = True
         try:
-            async with admission.lease() as lease:
-                result = await self._attempt(job, request, lease)
+            while again:
+                async with admission.lease() as lease:
+                    result = await self._attempt(job, request, lease)
+                again = lease.again
         except InferenceError as error:
-            admission.fail_nowait()
             self._finish(job, error=error)
-        except Exception as error:
-            admission.fail_nowait()
-            self._finish(job, error=_unexpected(error))
-        else:
-            if result is not None:
-                admission.complete_nowait()
-                self._finish(job, result=result)
+            return
+        if result is not None:
+            admission.complete_nowait()
+            self._finish(job, result=result)
 
     async def _attempt(
         self, job: Job, request: GenerationRequest, lease: Lease
     ) -> JobResult | None:
-        """One try inside the lease; ``None`` if nobody wants the result any more."""
-        job.attempts += 1
-        job.started_at = lease.started_at
+        """One try inside the lease; ``None`` if nobody wants the result any more.
+
+        A fault of this server's own becomes an error of the tree, so that all ends go one way.
+        """
+        job.attempts, job.load_s = lease.attempt, lease.load_s
+        job.started_at, job.processing_s = lease.started_at, None
+        job.text_parts.clear()
         waited_s = lease.started_at - job.submitted_at
         self._observer(JobStarted(**self._facts(job), attempt=job.attempts, waited_s=waited_s))
-        timeout_s = job.submitted_at + self._timeout_s - self._clock()
         try:
-            outcome = await self._call(job, request, timeout_s)
-        finally:
-            if not job.done:
-                job.processing_s = self._clock() - lease.started_at
+            outcome = await self._call(job, request, lease)
             lease.release_nowait()
-        if job.done:
-            return None
+            return None if job.done else await self._result(request, outcome)
+        except InferenceError:
+            raise
+        except Exception as error:
+            raise _unexpected(error) from error
+        finally:
+            if not job.done and job.processing_s is None:
+                job.processing_s = self._clock() - lease.started_at
+
+    async def _call(
+        self, job: Job, request: GenerationRequest, lease: Lease
+    ) -> TextOutcome | ImageOutcome:
+        timeout_s = job.submitted_at + self._timeout_s - self._clock()
+        backend = await self._backend()
+
+        def on_text(piece: str) -> None:
+            lease.answer_began_nowait()
+            job.text_parts.append(piece)
+
+        outcome: TextOutcome | ImageOutcome
+        if isinstance(request, ChatRequest):
+            outcome = await backend.generate_text(request, timeout_s=timeout_s, on_text=on_text)
+        else:
+            outcome = await backend.generate_image(request, timeout_s=timeout_s)
+        if not job.done:
+            job.processing_s = self._clock() - lease.started_at
+        return outcome
+
+    async def _result(
+        self, request: GenerationRequest, outcome: TextOutcome | ImageOutcome
+    ) -> JobResult:
+        """What needs no GPU: an answer checked against its schema, a picture written."""
         if isinstance(outcome, TextOutcome):
             if isinstance(request, ChatRequest) and request.response_schema is not None:
                 await check_answer(outcome.text, request.response_schema)
-            return None if job.done else TextResult(outcome)
+            return TextResult(outcome)
         assert isinstance(request, ImageRequest)  # noqa: S101  # for the type checker alone
         picture = await self._store.save(outcome.data, _facts_of(request))
         size_bytes = picture.size_bytes
         if picture.path is not None:
             picture = replace(picture, data=b"")
-        return None if job.done else PictureResult(picture, size_bytes, outcome.simulated)
-
-    async def _call(
-        self, job: Job, request: GenerationRequest, timeout_s: float
-    ) -> TextOutcome | ImageOutcome:
-        backend = await self._backend()
-        if isinstance(request, ChatRequest):
-            job.text_parts.clear()
-            return await backend.generate_text(
-                request, timeout_s=timeout_s, on_text=job.text_parts.append
-            )
-        return await backend.generate_image(request, timeout_s=timeout_s)
+        return PictureResult(picture, size_bytes, outcome.simulated)
 
     def _finish(
         self, job: Job, *, result: JobResult | None = None, error: InferenceError | None = None
@@ -358,6 +388,24 @@ class Jobs:
                 processing_s=job.processing_s,
                 code=error.code if error else None,
                 message=error.sample if error else "",
+                parameters=job.parameters,
+            )
+        )
+
+    def preempted(self, job: Job) -> None:
+        """A better request took the job's place; it waits again."""
+        job.preemptions += 1
+        job.text_parts.clear()
+        self._observer(JobPreempted(**self._facts(job)))
+
+    def retried(self, job: Job, error: InferenceError) -> None:
+        """A try failed and is to be repeated."""
+        self._observer(
+            JobRetried(
+                **self._facts(job),
+                attempt=job.attempts,
+                code=error.code,
+                message=error.sample,
                 parameters=job.parameters,
             )
         )
@@ -400,6 +448,23 @@ class Jobs:
             "at_s": self._clock(),
             "timestamp": self._now(),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Watcher:
+    """What the scheduler tells of one job (``scheduling.protocols.Watcher``)."""
+
+    jobs: Jobs
+    job: Job
+
+    def changed(self) -> None:
+        self.job.notify()
+
+    def preempted(self) -> None:
+        self.jobs.preempted(self.job)
+
+    def retried(self, error: InferenceError) -> None:
+        self.jobs.retried(self.job, error)
 
 
 def _facts_of(request: ImageRequest) -> PictureFacts:

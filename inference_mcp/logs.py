@@ -6,7 +6,8 @@ LocalAI's client that logs through the standard library comes out in the same fo
 ``warning`` and above unless the level asks for more.
 
 An exception becomes its type and the place where it was raised, never a traceback, and never
-its text: that may quote a prompt. A log that cannot be written harms nothing.
+its text: that may quote a prompt. For the same reason what others log comes out with its
+placeholders unfilled. A log that cannot be written harms nothing.
 """
 
 from __future__ import annotations
@@ -14,13 +15,22 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import MutableMapping
 from logging.handlers import RotatingFileHandler
 from pathlib import Path, PurePath
 from typing import Any
 
 import structlog
 
-from inference_mcp.observe import JobEvent, JobFinished, JobRejected, JobStarted, JobSubmitted
+from inference_mcp.observe import (
+    JobEvent,
+    JobFinished,
+    JobPreempted,
+    JobRejected,
+    JobRetried,
+    JobStarted,
+    JobSubmitted,
+)
 
 __all__ = ["EventLog", "configure", "log", "place"]
 
@@ -82,6 +92,11 @@ class EventLog:
                 log("info", "job.started", **facts, attempt=event.attempt, waited_s=waited_s)
             case JobRejected():
                 log("warning", "job.rejected", **facts, error=event.code)
+            case JobPreempted():
+                log("info", "job.preempted", **facts)
+            case JobRetried():
+                facts |= {"attempt": event.attempt, "error": event.code, "message": event.message}
+                log("warning", "job.retried", **facts)
             case JobFinished():
                 level = "warning" if event.state == "failed" else "info"
                 facts |= {"queue_s": round(event.queue_s, 3), "attempt": event.attempt}
@@ -108,19 +123,20 @@ def _formatter(*, colors: bool) -> logging.Formatter:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.stdlib.add_log_level,
         ],
+        use_get_message=False,  # the line as the code has it: what is filled in may be a prompt
     )
 
 
-def _collect(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+def _collect(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Our facts in; exceptions as type and place; the logger's name where it is not ours."""
     record: logging.LogRecord = event["_record"]
-    event.pop("exc_info", None)
+    raised = event.pop("exc_info", None)
     event.pop("stack_info", None)
     event |= getattr(record, "facts", {})
     if record.name != _OURS:
         event["logger"] = record.name
-    if record.exc_info and record.exc_info[1] is not None:
-        event["exception"] = place(record.exc_info[1])
+    if isinstance(raised, tuple) and raised[1] is not None:
+        event["exception"] = place(raised[1])
     return event
 
 

@@ -41,7 +41,9 @@ __all__ = [
     "ErrorSample",
     "JobEvent",
     "JobFinished",
+    "JobPreempted",
     "JobRejected",
+    "JobRetried",
     "JobStarted",
     "JobSubmitted",
     "Metrics",
@@ -91,6 +93,21 @@ class JobRejected(JobEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobPreempted(JobEvent):
+    """A request's call was closed for a better request; it waits again (S6)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRetried(JobEvent):
+    """A try failed and is to be repeated (S14)."""
+
+    attempt: int
+    code: str
+    message: str
+    parameters: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobFinished(JobEvent):
     """A request reached its one terminal state. Times are ``None`` where there was none."""
 
@@ -132,9 +149,7 @@ def sanitized(request: GenerationRequest) -> dict[str, Any]:
     if isinstance(request, ChatRequest):
         return _without_none(
             messages=[_fingerprint(message.content) for message in request.messages],
-            images=[
-                f"{p.width_px}x{p.height_px}, {len(p.data)} bytes" for p in request.pictures
-            ]
+            images=[f"{p.width_px}x{p.height_px}, {len(p.data)} bytes" for p in request.pictures]
             or None,
             max_tokens=request.max_tokens,
             temperature=request.temperature,
@@ -156,7 +171,7 @@ def sanitized(request: GenerationRequest) -> dict[str, Any]:
 
 
 def percentile(values: Iterable[float], q: float) -> float | None:
-    """The ``q``-th percentile (0–100) by linear interpolation; ``None`` of nothing."""
+    """The ``q``-th percentile (0 to 100) by linear interpolation; ``None`` of nothing."""
     ordered = sorted(values)
     if not ordered:
         return None
@@ -186,6 +201,16 @@ class Metrics:
                 self._count("submitted", event)
                 self._count("rejected", event)
                 self._error(event, event.code, event.message, 0, event.parameters)
+            case JobPreempted():
+                self._count("preemptions", event)
+            case JobRetried():
+                self._count("retries", event)
+                self._error(
+                    event, event.code, event.message, event.attempt, event.parameters, retried=True
+                )
+            case JobFinished(code="queue_full"):  # displaced (S12)
+                self._count("rejected", event)
+                self._error(event, "queue_full", event.message, 0, event.parameters)
             case JobFinished():
                 self._count(event.state, event)
                 if event.state != "cancelled":
@@ -242,9 +267,7 @@ class Metrics:
     def _counted(self, since: float | None) -> Mapping[tuple[str, RequestType, str], int]:
         if since is None:
             return self._counts
-        return Counter(
-            (what, kind, model) for at, what, kind, model in self._log if at >= since
-        )
+        return Counter((what, kind, model) for at, what, kind, model in self._log if at >= since)
 
     def _error(
         self,
@@ -253,11 +276,15 @@ class Metrics:
         message: str,
         attempt: int,
         parameters: Mapping[str, Any],
+        *,
+        retried: bool = False,
     ) -> None:
-        self._codes[code] += 1
+        """Keep a sample; a try that was retried counts in no figure."""
+        if not retried:
+            self._codes[code] += 1
         self._errors.append(
             ErrorSample(
-                event.timestamp, code, message, event.kind, event.model, attempt, False, parameters
+                event.timestamp, code, message, event.kind, event.model, attempt, retried, parameters
             )
         )
 

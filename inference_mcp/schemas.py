@@ -80,7 +80,7 @@ def _problem(text: str, schema: dict[str, Any]) -> str | None:
     import referencing
 
     try:
-        answer = json.loads(text)
+        answer = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         return "is not JSON"
     try:
@@ -91,3 +91,8 @@ def _problem(text: str, schema: dict[str, Any]) -> str | None:
     except Exception:
         return "could not be checked, for the schema itself is not valid"
     return None if valid else "does not match it"
+
+
+def _no_constant(name: str) -> None:
+    """``NaN`` and the infinities: Python would read them, JSON has none."""
+    raise ValueError(name)

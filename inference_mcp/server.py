@@ -30,13 +30,14 @@ from mcp.shared.exceptions import MCPError
 
 from inference_mcp import __version__
 from inference_mcp.backend import InferenceBackend
+from inference_mcp.errors import InferenceError
 from inference_mcp.jobs import Jobs
 from inference_mcp.logs import EventLog, log, place
 from inference_mcp.observe import JobEvent, Metrics
 from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore
-from inference_mcp.scheduling.core import Limits
 from inference_mcp.scheduling.scheduler import LocalScheduler
+from inference_mcp.scheduling.state import Limits
 from inference_mcp.settings import NOT_IN_FORCE, Settings
 from inference_mcp.surface.resources import Resources, UnknownResourceError
 from inference_mcp.surface.status import Identity
@@ -72,26 +73,39 @@ class _LazyBackend:
         self._make = make
         self._lock = anyio.Lock()
         self._made: InferenceBackend | None = None
+        self._settled = False
+        self.when_made: Callable[[InferenceBackend], Awaitable[bool]] | None = None
 
     async def __call__(self) -> InferenceBackend:
+        if self._made is not None and self._settled:
+            return self._made
         async with self._lock:
             if self._made is None:
                 self._made = await self._make()
+            if not self._settled and self.when_made is not None:
+                self._settled = await self.when_made(self._made)
             return self._made
 
+    async def load_model(self, model: str, *, timeout_s: float) -> bool:
+        """See ``scheduling.scheduler.ModelControl``."""
+        return await (await self()).load_model(model, timeout_s=timeout_s)
+
+    async def unload_model(self, model: str) -> bool:
+        """See ``scheduling.scheduler.ModelControl``."""
+        return await (await self()).unload_model(model)
+
     async def aclose(self) -> None:
+        """Close the client, if there is one."""
         if self._made is not None:
             await self._made.aclose()
 
 
 async def _make_client(settings: Settings, base_url: str) -> InferenceBackend:
     """Import off the event loop, so that nobody waits for it but the caller."""
-    module = await anyio.to_thread.run_sync(
-        importlib.import_module, "inference_mcp.localai.client"
-    )
+    module = await anyio.to_thread.run_sync(importlib.import_module, "inference_mcp.localai.client")
     client: InferenceBackend = module.LocalAIClient(
         base_url,
-        api_key=None,
+        authorization=settings.authorization,
         defaults=settings.default_models,
         model_sets=settings.model_sets,
     )
@@ -129,12 +143,9 @@ def _build(
         write_down(event)
 
     scheduler = LocalScheduler(
-        Limits(
-            max_concurrency=settings.max_concurrency,
-            model_concurrency=settings.model_concurrency,
-            max_queue=settings.max_queue,
-        )
+        tasks, _limits(settings), backend, load_timeout_s=settings.load_timeout_s
     )
+    backend.when_made = partial(_learn_memory, settings, scheduler)
     store = PictureStore(settings.output_folder)
     jobs = Jobs(
         tasks,
@@ -167,6 +178,39 @@ def _build(
             tasks.start_soon(backend, name="warm up")
 
     return App(tools, Resources(tools, store), warm_up), jobs
+
+
+def _limits(settings: Settings) -> Limits:
+    asked = settings.max_resident_models
+    return Limits(
+        max_concurrency=settings.max_concurrency,
+        model_concurrency=settings.model_concurrency,
+        max_resident_models=0 if asked == "auto" else asked,
+        preemption=settings.preemption,
+        overdue_normal_s=settings.overdue_normal_s,
+        overdue_batch_s=settings.overdue_batch_s,
+        max_queue=settings.max_queue,
+        max_attempts=settings.max_attempts,
+    )
+
+
+async def _learn_memory(
+    settings: Settings, scheduler: LocalScheduler, backend: InferenceBackend
+) -> bool:
+    """Learn what LocalAI holds in memory and, with ``auto``, how much it may; once it tells.
+
+    Returns whether it need not be asked again.
+    """
+    try:
+        models = await backend.list_models()
+    except InferenceError:
+        return False
+    loaded = [model.id for model in models if model.loaded]
+    limit: int | None = None
+    if settings.max_resident_models == "auto":
+        limit = await backend.memory_limit()
+    scheduler.learn(loaded, limit)
+    return True
 
 
 def build_server(settings: Settings, base_url: str) -> Server[App]:

@@ -13,6 +13,7 @@ import base64
 import difflib
 import math
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,15 +41,9 @@ _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Names = Annotated[tuple[str, ...], NoDecode]
 _Paths = Annotated[tuple[Path, ...], NoDecode]
 
-NOT_IN_FORCE = (
-    "max_resident_models",
-    "preemption",
-    "overdue_normal_s",
-    "overdue_batch_s",
-    "max_attempts",
-    "load_timeout_s",
-    "share",
-)
+_SLOTS = re.compile(r"[1-9][0-9]{0,5}")
+
+NOT_IN_FORCE = ("share",)
 """Settings that are read and checked but that nothing obeys yet; the log says so of each that
 is set, and ``--help`` does not offer them."""
 
@@ -57,7 +52,11 @@ class Settings(BaseSettings):
     """Everything that a user can set; defaults with their unit and reason."""
 
     model_config = SettingsConfigDict(
-        frozen=True, env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", hide_input_in_errors=True
+        frozen=True,
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
     )
 
     localai_url: str = Field("http://localhost:8080", validation_alias="LOCALAI_URL", repr=False)
@@ -116,20 +115,25 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only the environment counts: a ``.env`` of wherever a host starts us must not."""
-        return (init_settings, env_settings)
+        """Nothing is read by itself: ``load_settings`` gives what one environment holds.
+
+        A ``.env`` of wherever a host starts us must not count.
+        """
+        return (init_settings,)
 
     @field_validator("localai_url")
     @classmethod
     def _is_http_url(cls, value: str) -> str:
         try:
-            parts = urlsplit(value.strip())
+            parts = urlsplit(value)
             usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         except ValueError:  # a port out of range, a broken IPv6 address
             usable = False
+        # urlsplit drops line breaks and takes spaces for a part of the host's name.
+        usable = usable and value.isprintable() and " " not in value
         if not usable:
             raise ValueError("takes an http:// or https:// URL")
-        return value.strip()
+        return value
 
     @field_validator("localai_api_key")
     @classmethod
@@ -154,8 +158,8 @@ class Settings(BaseSettings):
             return value
         slots: dict[str, int] = {}
         for part in filter(None, (piece.strip() for piece in value.split(","))):
-            name, sep, number = (piece.strip() for piece in part.rpartition("="))
-            if not sep or not name or not number.isascii() or not number.isdigit() or int(number) < 1:
+            name, _, number = (piece.strip() for piece in part.rpartition("="))
+            if not name or not _SLOTS.fullmatch(number):
                 raise ValueError("takes model=slots pairs such as qwen3-8b=4,flux-dev=1")
             slots[name] = int(number)
         return slots
@@ -164,23 +168,22 @@ class Settings(BaseSettings):
     @classmethod
     def _split_paths(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return tuple(Path(part).expanduser() for part in value.split(os.pathsep) if part.strip())
+            return tuple(Path(part.strip()) for part in value.split(os.pathsep) if part.strip())
         return value
 
     @field_validator("input_roots")
     @classmethod
     def _all_absolute(cls, value: tuple[Path, ...]) -> tuple[Path, ...]:
-        if not all(path.is_absolute() for path in value):
+        paths = tuple(_without_tilde(path) for path in value)
+        if not all(path.is_absolute() for path in paths):
             raise ValueError(f"takes absolute folders separated by {os.pathsep!r}")
-        return value
+        return paths
 
     @field_validator("output_dir", "log_file")
     @classmethod
     def _is_absolute(cls, value: Path | None) -> Path | None:
-        if value is None:
-            return None
-        path = value.expanduser()
-        if not path.is_absolute():
+        path = None if value is None else _without_tilde(value)
+        if path is not None and not path.is_absolute():
             raise ValueError("takes an absolute path")
         return path
 
@@ -249,15 +252,27 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         SettingsError: a variable is unknown or its value unusable; one line.
     """
     env = dict(os.environ if environ is None else environ)
-    known = {PREFIX + name.upper() for name in Settings.model_fields if not name.startswith("localai_")}
     for name in sorted(env):
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
-            nearest = difflib.get_close_matches(name.upper(), sorted(known), n=1, cutoff=0.0)
-            raise SettingsError(f"{name} is not a setting. Did you mean {nearest[0]}?")
+        if name.upper().startswith(PREFIX):
+            _check_known(name)
     try:
         return Settings.model_validate(_from(env))
     except ValidationError as error:
         raise SettingsError(_first_line(error)) from None
+
+
+def _check_known(variable: str) -> None:
+    fields = [name for name in Settings.model_fields if not name.startswith("localai_")]
+    name = variable.upper().removeprefix(PREFIX)
+    if name.lower() in fields:
+        return
+    if name in ("LOCALAI_URL", "LOCALAI_API_KEY"):
+        meant = name
+    else:
+        nearest = difflib.get_close_matches(name, [each.upper() for each in fields], 1, 0.0)
+        meant = PREFIX + nearest[0]
+    shown = variable if variable.isprintable() else ascii(variable)
+    raise SettingsError(f"{shown} is not a setting. Did you mean {meant}?")
 
 
 def _from(env: Mapping[str, str]) -> dict[str, Any]:
@@ -278,9 +293,9 @@ def _first_line(error: ValidationError) -> str:
             wants = str(context.get("error", problem["msg"]))
         case "literal_error":
             wants = f"takes {context['expected']}"
-        case "int_parsing" | "int_type" | "int_from_float":
+        case "int_parsing" | "int_parsing_size" | "int_from_float":
             wants = "takes a whole number"
-        case "float_parsing" | "float_type" | "finite_number":
+        case "float_parsing" | "finite_number":
             wants = "takes a number"
         case "greater_than_equal":
             wants = f"takes {_plain(context['ge'])} or more"
@@ -290,7 +305,16 @@ def _first_line(error: ValidationError) -> str:
             wants = f"takes more than {_plain(context['gt'])}"
         case _:
             wants = problem["msg"][:1].lower() + problem["msg"][1:]
+    if len(problem["loc"]) > 1:  # a number or one word
+        wants += " or auto"
     return f"{variable} {wants}."
+
+
+def _without_tilde(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # ~name of nobody: not absolute, and the caller says so
+        return path
 
 
 def _plain(number: float) -> str:

@@ -9,6 +9,8 @@ and no files. Inside:
     ``answers``          events and bodies → outcomes
     ``catalogue``        which model can do what; choosing one
     ``catalogue_cache``  keeps a catalogue for a while
+    ``address``          what the base address says
+    ``upload``           a body on its way
     ``health``           what a look at LocalAI means
     ``client``           the one place that imports httpx; the others do no I/O
 

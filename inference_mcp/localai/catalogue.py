@@ -56,11 +56,18 @@ class Catalogue:
             ModelUnsuitableError: disabled, or known to do other things only.
         """
         if name is not None:
-            return self._named(kind, name)
+            return self._target(self._named(kind, name))
         default = (self.defaults or {}).get(kind)
         if default is not None:
-            return self._configured(kind, default)
-        return self._first(kind)
+            return self._target(self._configured(kind, default))
+        return self._target(self._first(kind))
+
+    def _target(self, name: str) -> str:
+        """An alias's target: it is that model's slots and memory which the work needs."""
+        model = next((model for model in self.models if model.id == name), None)
+        target = model.alias_of if model is not None else None
+        listed = any(model.id == target for model in self.models)
+        return target if target is not None and listed else name
 
     def _named(self, kind: RequestType, name: str) -> str:
         model = next((model for model in self.models if model.id == name), None)

@@ -13,7 +13,7 @@ say is ``wire``'s, what they mean ``answers``' and ``catalogue``'s, what went wr
 
 from __future__ import annotations
 
-import ipaddress
+import json
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -33,13 +33,15 @@ from inference_mcp.backend import (
     TextOutcome,
     TextProgress,
 )
-from inference_mcp.errors import InferenceError
+from inference_mcp.errors import BackendBusyError, InferenceError
 from inference_mcp.localai import failures, health
+from inference_mcp.localai.address import is_loopback, plain_url
 from inference_mcp.localai.answers import TextCollector, read_picture
 from inference_mcp.localai.catalogue import Catalogue, build_catalogue
 from inference_mcp.localai.catalogue_cache import CatalogueCache
 from inference_mcp.localai.failures import Answer, Network
 from inference_mcp.localai.rules import Asked
+from inference_mcp.localai.upload import Upload
 from inference_mcp.localai.wire import (
     EventDecoder,
     EventTooLarge,
@@ -47,27 +49,26 @@ from inference_mcp.localai.wire import (
     encode_chat,
     encode_image,
     parse_json,
+    resident_limit,
 )
 from inference_mcp.requests import ChatRequest, ImageRequest, RequestType
 
 __all__ = ["LocalAIClient"]
 
 CONNECT_TIMEOUT_S = 10.0  # a machine that is there accepts at once, even when it is busy
-LOOK_TIMEOUT_S = 10.0  # lists need no inference; LocalAI under full load gives them in < 1 s
-EXTRA_TIMEOUT_S = 3.0  # lists that are worth having but not worth waiting for
-HEALTH_TIMEOUT_S = 5.0  # a host that asks how things are wants to know now
 DRAIN_S = 0.2  # what follows [DONE] is in the same packet, or the connection is given up
 KEEPALIVE_CONNECTIONS = 20
 
-MAX_ERROR_BYTES = 64_000
-MAX_LIST_BYTES = 8_000_000
-MAX_CHAT_BYTES = 8_000_000  # 4 MB of text, and as much again for JSON's escapes
-MAX_PICTURE_BYTES = 128_000_000
+LARGE_UPLOAD_BYTES = 1_000_000  # the smallest limit in use, that of common proxies
 OFF_LOOP_BYTES = 256_000  # above this, base64 and JSON take longer than a millisecond
 
 CHAT, IMAGES = "/v1/chat/completions", "/v1/images/generations"
 CAPABILITIES, MODELS = "/v1/models/capabilities", "/v1/models"
 ALIASES, DETAILS, SYSTEM = "/api/aliases", "/api/models/capabilities", "/system"
+LOAD, SHUTDOWN, SETTINGS = "/backend/load", "/backend/shutdown", "/api/settings"
+
+LOAD_POLL_S = 5.0  # how long to leave LocalAI alone with a load that somebody else began
+UNLOAD_TIMEOUT_S = 35.0  # LocalAI waits 30 s for a model's work before it refuses (5.3)
 
 SIMULATOR_HEADER = "X-Inference-MCP-Simulator"
 
@@ -88,6 +89,8 @@ _NETWORK: tuple[tuple[type[Exception], Network], ...] = (
 )
 _FOREIGN = tuple(kind for kind, _ in _NETWORK)
 
+NOTHING = Asked()
+
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
 
@@ -95,23 +98,32 @@ _Args = TypeVarTuple("_Args")
 class LocalAIClient:
     """One LocalAI. All methods may be called concurrently; ``clock`` is monotonic, in seconds.
 
-    ``defaults`` and ``model_sets`` are the operator's, by request type. ``api_key`` is sent
-    as a bearer token; credentials in ``base_url`` are dropped.
+    ``defaults`` and ``model_sets`` are the operator's, by request type. ``authorization`` is
+    the whole header's value; credentials in ``base_url`` are dropped.
     """
+
+    LOOK_TIMEOUT_S = 10.0  # lists need no inference; LocalAI under full load gives them in < 1 s
+    EXTRA_TIMEOUT_S = 3.0  # lists that are worth having but not worth waiting for
+    HEALTH_TIMEOUT_S = 5.0  # a host that asks how things are wants to know now
+
+    MAX_ERROR_BYTES = 64_000
+    MAX_LIST_BYTES = 8_000_000
+    MAX_CHAT_BYTES = 8_000_000  # 4 MB of text, and as much again for JSON's escapes
+    MAX_PICTURE_BYTES = 128_000_000
 
     def __init__(
         self,
         base_url: str,
         *,
-        api_key: str | None,
+        authorization: str | None,
         defaults: Mapping[RequestType, str],
         model_sets: Mapping[RequestType, tuple[str, ...]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._url = _normalised(base_url)
+        self._url = plain_url(base_url)
         self._defaults = dict(defaults)
         self._sets = dict(model_sets)
-        self._http = _new_http(self._url, api_key)
+        self._http = _new_http(self._url, authorization)
         self._cache = CatalogueCache(self._fetch_catalogue, clock)
 
     async def generate_text(
@@ -146,11 +158,61 @@ class LocalAIClient:
             except InferenceError as error:
                 seen[path] = error
 
-        with anyio.move_on_after(HEALTH_TIMEOUT_S):
+        with anyio.move_on_after(self.HEALTH_TIMEOUT_S):
             async with anyio.create_task_group() as looks:
                 for path in (health.READY, health.VERSION, health.MODELS):
                     looks.start_soon(look, path)
-        return health.judge_health(seen, self._url, HEALTH_TIMEOUT_S)
+        return health.judge_health(seen, self._url, self.HEALTH_TIMEOUT_S)
+
+    async def load_model(self, model: str, *, timeout_s: float) -> bool:
+        """Have a model loaded; see ``backend.InferenceBackend``.
+
+        Trap 14: the answer to a failed load has an envelope of its own, and a dead process
+        counts as loaded. The model's id must be exact, for any other becomes a phantom.
+        """
+        with anyio.move_on_after(timeout_s):
+            try:
+                return await self._control(LOAD, model)
+            except BackendBusyError as error:  # loading elsewhere, or resting after a failure
+                if error.retry_after_s is None:
+                    error.retry_after_s = LOAD_POLL_S
+                raise
+        raise failures.load_timed_out(timeout_s)
+
+    async def unload_model(self, model: str) -> bool:
+        """Have a model dropped; see ``backend.InferenceBackend``.
+
+        LocalAI waits up to 30 s for work under way; a model that is not there is a 404.
+        """
+        try:
+            with anyio.move_on_after(UNLOAD_TIMEOUT_S):
+                return await self._control(SHUTDOWN, model)
+        except InferenceError:
+            return False
+        return False
+
+    async def memory_limit(self) -> int | None:
+        """How many models LocalAI keeps in memory; 0 for no limit, ``None`` if it won't tell.
+
+        Of ``/api/settings`` only the named fields are read and nothing is kept: that answer
+        holds keys as well.
+        """
+        try:
+            with anyio.move_on_after(self.EXTRA_TIMEOUT_S):
+                answer = await self._get(SETTINGS)
+                return resident_limit(parse_json(answer.body)) if answer.status == 200 else None
+        except (InferenceError, ValueError):
+            return None
+        return None
+
+    async def _control(self, path: str, model: str) -> bool:
+        body = json.dumps({"model": model}).encode()
+        async with self._sent("POST", path, body, Asked(model)) as response:
+            if response.status_code == 200:
+                return True
+            if response.status_code in (401, 403, 404, 405):
+                return False
+            raise await self._refusal(response, Asked(model))
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -162,7 +224,7 @@ class LocalAIClient:
         asked = Asked(request.model, with_picture=bool(request.pictures))
         body = await _off_loop(request.input_bytes, encode_chat, request)
         collector = TextCollector(asked)
-        async with self._sent("POST", CHAT, body) as response:
+        async with self._sent("POST", CHAT, body, asked) as response:
             if response.status_code != 200:
                 raise await self._refusal(response, asked)
             await self._collect(response, collector, on_text or _ignore)
@@ -181,7 +243,7 @@ class LocalAIClient:
         if head.startswith(b"<"):
             raise failures.not_localai(self._url)
         if head.startswith(b"{"):
-            whole = await _read_all(chunks, MAX_CHAT_BYTES, "text", head)
+            whole = await _read_all(chunks, self.MAX_CHAT_BYTES, "text", head)
             text = await _off_loop(len(whole), collector.take, whole)
             collector.done = True
             if text:
@@ -201,10 +263,10 @@ class LocalAIClient:
     async def _picture(self, request: ImageRequest) -> ImageOutcome:
         asked = Asked(request.model, with_picture=request.source is not None)
         body = await _off_loop(request.input_bytes, encode_image, request)
-        async with self._sent("POST", IMAGES, body) as response:
+        async with self._sent("POST", IMAGES, body, asked) as response:
             if response.status_code != 200:
                 raise await self._refusal(response, asked)
-            answer = await _read_all(response.aiter_bytes(), MAX_PICTURE_BYTES, "picture")
+            answer = await _read_all(response.aiter_bytes(), self.MAX_PICTURE_BYTES, "picture")
             simulated = _is_simulated(response)
         if answer.lstrip()[:1] == b"<":
             raise failures.not_localai(self._url)
@@ -216,10 +278,10 @@ class LocalAIClient:
 
     async def _fetch_catalogue(self) -> Catalogue:
         listing = None
-        with anyio.move_on_after(LOOK_TIMEOUT_S):
+        with anyio.move_on_after(self.LOOK_TIMEOUT_S):
             listing = await self._fetch_listing()
         if listing is None:
-            raise failures.no_answer(self._url, LOOK_TIMEOUT_S)
+            raise failures.no_answer(self._url, self.LOOK_TIMEOUT_S)
         extra: dict[str, Any] = {}
 
         async def fetch_extra(path: str) -> None:
@@ -231,7 +293,7 @@ class LocalAIClient:
             except (InferenceError, ValueError):
                 return
 
-        with anyio.move_on_after(EXTRA_TIMEOUT_S):
+        with anyio.move_on_after(self.EXTRA_TIMEOUT_S):
             async with anyio.create_task_group() as extras:
                 for path in (ALIASES, DETAILS, SYSTEM):
                     extras.start_soon(fetch_extra, path)
@@ -248,7 +310,7 @@ class LocalAIClient:
         if answer.status in (404, 405, 501):  # an older LocalAI: names without abilities
             answer = await self._get(MODELS)
         if answer.status != 200:
-            raise failures.from_answer(answer, Asked(), self._url)
+            raise failures.from_answer(answer, NOTHING, self._url)
         try:
             found = parse_json(answer.body)
         except ValueError:
@@ -262,44 +324,39 @@ class LocalAIClient:
 
     @asynccontextmanager
     async def _sent(
-        self, method: str, path: str, body: bytes | None = None
+        self, method: str, path: str, body: bytes = b"", asked: Asked = NOTHING
     ) -> AsyncIterator[httpx.Response]:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+        upload = Upload(body)
+        headers = upload.headers() if body else {}
         try:
             async with self._http.stream(
-                method, self._url + path, content=body, headers=headers
+                method, self._url + path, content=upload if body else None, headers=headers
             ) as response:
                 yield response
         except _FOREIGN as error:
+            if upload.left_bytes and len(body) > LARGE_UPLOAD_BYTES:
+                raise failures.upload_refused(asked) from error
             raise failures.from_network(_network(error), self._url) from error
 
     async def _get(self, path: str) -> Answer:
         async with self._sent("GET", path) as response:
-            body = await _read_all(response.aiter_bytes(), MAX_LIST_BYTES, "list")
+            body = await _read_all(response.aiter_bytes(), self.MAX_LIST_BYTES, "list")
             return _answer(response, body)
 
     async def _refusal(self, response: httpx.Response, asked: Asked) -> InferenceError:
         body = b""
         async for chunk in response.aiter_bytes():
             body += chunk
-            if len(body) >= MAX_ERROR_BYTES:
+            if len(body) >= self.MAX_ERROR_BYTES:
                 break
-        return failures.from_answer(_answer(response, body[:MAX_ERROR_BYTES]), asked, self._url)
+        return failures.from_answer(
+            _answer(response, body[: self.MAX_ERROR_BYTES]), asked, self._url
+        )
 
 
-def _normalised(base_url: str) -> str:
-    """Scheme, host, port and path alone.
-
-    Credentials in a URL would make httpx replace the bearer header by Basic.
-    """
-    parts = urlsplit(base_url.strip())
-    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
-
-
-def _new_http(url: str, api_key: str | None) -> httpx.AsyncClient:
+def _new_http(url: str, authorization: str | None) -> httpx.AsyncClient:
     parts = urlsplit(url)
-    from_env = not _is_loopback(parts.hostname or "")
+    from_env = not is_loopback(parts.hostname or "")
     if parts.scheme == "https":
         verify = httpx.create_ssl_context(trust_env=True)
     else:
@@ -307,8 +364,8 @@ def _new_http(url: str, api_key: str | None) -> httpx.AsyncClient:
         verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     # Packing saves nothing on a short way and costs the GPU's machine time.
     headers = {"User-Agent": "inference-mcp", "Accept-Encoding": "identity"}
-    if api_key:
-        headers["Authorization"] = f"Bearer {api_key}"
+    if authorization:
+        headers["Authorization"] = authorization
     return httpx.AsyncClient(
         headers=httpx.Headers(headers, encoding="utf-8"),
         verify=verify,
@@ -318,15 +375,6 @@ def _new_http(url: str, api_key: str | None) -> httpx.AsyncClient:
         timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=KEEPALIVE_CONNECTIONS),
     )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _network(error: Exception) -> Network:
@@ -373,7 +421,9 @@ async def _read_all(
     async for chunk in chunks:
         body += chunk
         if len(body) > limit_bytes:
-            raise failures.too_large(what, limit_bytes)
+            break
+    if len(body) > limit_bytes:
+        raise failures.too_large(what, limit_bytes)
     return bytes(body)
 
 

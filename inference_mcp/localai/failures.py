@@ -38,10 +38,12 @@ __all__ = [
     "from_answer",
     "from_error_object",
     "from_network",
+    "load_timed_out",
     "no_answer",
     "not_localai",
     "too_large",
     "unreadable",
+    "upload_refused",
 ]
 
 _CHECK_LOG = "Look at LocalAI's log for the reason."
@@ -92,7 +94,12 @@ def from_network(cause: Network, url: str) -> InferenceError:
             "Check LOCALAI_URL and LOCALAI_API_KEY for characters that do not belong there.",
         )
     what, next_step, transient = _NETWORK[cause]
-    return BackendUnreachableError(what.format(url=url), next_step, transient=transient)
+    return BackendUnreachableError(
+        what.format(url=url),
+        next_step,
+        transient=transient,
+        answer_lost=cause is Network.BROKEN,
+    )
 
 
 _SLOW_NEXT_STEP = (
@@ -132,6 +139,14 @@ def deadline_exceeded(timeout_s: float) -> DeadlineExceededError:
     )
 
 
+def load_timed_out(timeout_s: float) -> BackendFailedError:
+    """A load took longer than it may (S11)."""
+    return BackendFailedError(
+        f"LocalAI did not load the model within {timeout_s:.0f} s.",
+        "Look at LocalAI's log, or raise INFERENCE_MCP_LOAD_TIMEOUT_S.",
+    )
+
+
 def no_answer(url: str, waited_s: float) -> BackendUnreachableError:
     """A look at LocalAI, which needs no inference, got nothing in ``waited_s`` seconds."""
     return BackendUnreachableError(
@@ -152,7 +167,17 @@ def broke_off() -> BackendUnreachableError:
         "The answer broke off before it was whole.",
         "Try again; if it happens again, look at LocalAI's log.",
         transient=True,
+        answer_lost=True,
     )
+
+
+def upload_refused(asked: Asked) -> InferenceError:
+    """The connection was closed while a large body was still on its way.
+
+    So ends a body over the limit (trap 18): LocalAI answers 413 without reading it and
+    closes, and the answer is lost with the connection. A retry would send it all again.
+    """
+    return judge(Report(413), asked)
 
 
 # Answers of 200 that cannot be used -----------------------------------------------------

@@ -88,11 +88,23 @@ def _always(report: Report, asked: Asked) -> bool:
 
 
 def _raiser(
-    kind: type[BackendError], what: str, next_step: str, *, transient: bool = False
+    kind: type[BackendError],
+    what: str,
+    next_step: str,
+    *,
+    transient: bool = False,
+    process_dead: bool = False,
+    answer_lost: bool = False,
 ) -> _Maker:
     def make(report: Report, _: Asked) -> InferenceError:
-        wish_s = report.retry_after_s if transient else None
-        return kind(what, next_step, transient=transient, retry_after_s=wish_s)
+        return kind(
+            what,
+            next_step,
+            transient=transient,
+            retry_after_s=report.retry_after_s if transient else None,
+            process_dead=process_dead,
+            answer_lost=answer_lost,
+        )
 
     return make
 
@@ -214,12 +226,26 @@ _gone = _raiser(
     "The model's backend process at LocalAI died or cannot be reached.",
     "Try again in half a minute; if it happens again, look at LocalAI's log.",
     transient=True,
+    process_dead=True,
+)
+_node_lost = _raiser(
+    BackendFailedError,
+    "The machine of LocalAI's that had the model cannot be reached.",
+    "Try again in a minute; if it happens again, look at LocalAI's log.",
+    transient=True,
+)
+_mismatch = _raiser(
+    BackendFailedError,
+    "LocalAI's backend does not hold the model that LocalAI believes it holds.",
+    _TRY_LATER,
+    transient=True,
 )
 _gateway = _raiser(
     BackendUnreachableError,
     "A gateway in front of LocalAI got no answer from it.",
     "Look whether LocalAI runs and whether the gateway waits long enough.",
     transient=True,
+    answer_lost=True,
 )
 _no_key = _raiser(
     BackendAuthError,
@@ -251,12 +277,13 @@ _RULES: tuple[_Rule, ...] = (
     (_says(r"in cooldown|model_loading|is still loading|is stopping|is still busy"), _loading),
     (_says(r"is (loading|staging|installing|pending) on node"), _loading),  # trap 20
     (_says(r"admission_rejected|max_concurrent|capacity reached"), _busy),  # trap 17
-    (_says(r"no responders available"), _gone),  # trap 21
+    (_says(r"no responders available"), _node_lost),  # trap 21
     (_says(r"all models busy|no healthy nodes"), _busy),
     (_says(r"out of memory|bad_alloc|cannot allocate memory|failed to allocate"), _memory),
     (_says(r"all backends returned error"), _load_failed),  # trap 2: each tried in turn
     (_says(r"code = (unavailable|canceled|aborted)"), _gone),  # trap 13
-    (_says(r"connection refused|model not loaded|model identity mismatch"), _gone),
+    (_says(r"connection refused"), _gone),
+    (_says(r"model not loaded|model identity mismatch"), _mismatch),
     (_says(r"could not load model|failed to load model|backend not found"), _load_failed),
     (_says(r"grpc service not ready|loading model .* on node"), _load_failed),
     (_says(r"code = unimplemented"), _unable),

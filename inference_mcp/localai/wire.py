@@ -29,6 +29,7 @@ __all__ = [
     "encode_chat",
     "encode_image",
     "parse_json",
+    "resident_limit",
 ]
 
 
@@ -237,8 +238,21 @@ class EventDecoder:
             name, _, value = line.partition(b":")
             if name == b"data":
                 self._data.append(value.removeprefix(b" "))
-                self._data_bytes += len(value)
+                self._data_bytes += len(line) + 1
             return None
         event = b"\n".join(self._data).decode("utf-8", "replace") if self._data else None
         self._data, self._data_bytes = [], 0
         return event
+
+
+def resident_limit(settings: object) -> int | None:
+    """How many models LocalAI keeps in memory, from ``/api/settings``; 0 is no limit.
+
+    Only the two named fields are looked at: the answer holds keys too.
+    """
+    if not isinstance(settings, dict):
+        return None
+    if settings.get("single_backend") is True:
+        return 1
+    limit = settings.get("max_active_backends")
+    return limit if type(limit) is int and limit >= 0 else None

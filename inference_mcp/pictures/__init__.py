@@ -7,6 +7,17 @@ HTTP, no MCP and no scheduling, and it raises only ``inference_mcp.errors``.
     ``store.PictureStore``       LocalAI's bytes → a verified PNG on disk, ids, newest first
     ``preview.make_preview``     a stored picture → a small one inside a size budget
 
+These three are for others; below them, from the bottom up, and known to them alone:
+
+    ``rules``        limits, formats by their first bytes, how a refusal reads
+    ``ids``          names of generated pictures
+    ``references``   a caller's text → which of the three forms it is; no I/O
+    ``opening``      a path → the bytes of one regular file under a root
+    ``decoding``     bytes → pixels; the one place that decodes
+    ``encoding``     pixels → bytes within a budget
+    ``pngtext``      how a picture came to be, written into its PNG
+    ``publishing``   a whole file under its final name, never over another
+
 The attacker here is the model (or who wrote its prompt): it names paths, links, devices and
 URLs, and sends bombs. So a reference is judged by its text first, by what was opened second
 (opened once; what was opened is what is read), by its header third, and only then decoded.

@@ -23,9 +23,17 @@ from typing import Final
 from inference_mcp.pictures.references import system_folder
 from inference_mcp.pictures.rules import PictureFlawError
 
-__all__ = ["Located", "existing_roots", "locate", "open_and_compare", "open_beneath", "read_file"]
+__all__ = [
+    "FILE_FLAGS",
+    "Located",
+    "existing_roots",
+    "locate",
+    "open_and_compare",
+    "open_beneath",
+    "read_file",
+]
 
-_FILE_FLAGS: Final = (
+FILE_FLAGS: Final = (
     os.O_RDONLY
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_NONBLOCK", 0)  # a pipe without a writer must not hold the thread
@@ -128,7 +136,7 @@ def open_beneath(located: Located) -> int:
         name = located.parts[-1]
         # Looked at first, for to open a device may already do something.
         _require_regular(os.stat(name, dir_fd=folder, follow_symlinks=False))
-        return os.open(name, _FILE_FLAGS, dir_fd=folder)
+        return os.open(name, FILE_FLAGS, dir_fd=folder)
     finally:
         os.close(folder)
 
@@ -141,7 +149,7 @@ def open_and_compare(located: Located) -> int:
     """
     path = located.path
     _require_regular(os.stat(path, follow_symlinks=False))  # noqa: PTH116  # as os.fstat below
-    descriptor = os.open(path, _FILE_FLAGS)
+    descriptor = os.open(path, FILE_FLAGS)
     try:
         _require_unchanged(descriptor, path)
     except BaseException:
@@ -177,7 +185,8 @@ def _require_regular(status: os.stat_result) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise _is_folder()
     if stat.S_ISLNK(status.st_mode):
-        raise PictureFlawError("changed while it was opened")
+        # Resolving leaves none: a circle of links, or one that was put there since.
+        raise PictureFlawError("is a link that leads nowhere, or changed while it was opened")
     if not stat.S_ISREG(status.st_mode):
         raise _not_regular()
 

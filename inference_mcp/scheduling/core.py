@@ -1,372 +1,628 @@
-"""The queue's decisions: order, slots, cancelling, counts. Pure.
+"""The queue's events: what happened, with its time, in; what to do about it, out. Pure.
 
-No await, no clock, no randomness, no logging: each method takes an event with its time in
-seconds (any monotonic clock) and returns the actions that follow from it, in order. The shell
-(``scheduler``) performs them and reports back. So the same code runs in production, in a
-million random steps, and in virtual time.
+No await, no clock, no randomness, no logging: each method takes an event and its time in
+seconds (any monotonic clock), changes the state, and returns the actions that follow, in
+order. The shell (``scheduler``) performs them and reports back. So the same code runs in
+production, in a million random steps, and in virtual time.
 
-How it works. A request waits in the heap of its model, keyed by (rank, admission number): the
-head is the best of that model (S1, S2). A request that starts takes a *lease*: one of the
-``max_concurrency`` places and one of its model's slots (S3). After every event, while a place
-is free, the best head among the models that have a free slot is granted (S4, S5).
-
-A lease and a state end apart. The state may end first: a cancelled request is cancelled at
-once (S16), but its lease lasts until the shell says that the call is closed, for only then is
-LocalAI's side free. Or the lease ends first: a picture that arrived is still verified and
+A state and a lease end apart. The state may end first: a cancelled request is cancelled at
+once (S16), but its lease lasts until the shell reports that the call is closed, for only then
+is LocalAI's side free. Or the lease ends first: a picture that arrived is still verified and
 written while the next one computes.
 
-A cancelled picture is *abandoned* (S16): LocalAI computes on to the end and makes the model's
-next picture wait behind it (trap 11), so the lease keeps its model's slot. It lends its place
-to anything, which here means that it is not counted among the places. The shell ends it when
-LocalAI answers, at the latest at the time that ``Abandon`` gives: 1.5 × the estimate from its
-start, 60 s without an estimate.
+*Abandoned* (S16): a cancelled picture that LocalAI computes on keeps its model's slot and lends
+its place. Its lease ends with LocalAI's answer, at the latest after 1.5 × the estimate from its
+start (60 s without one). A call that carries a load is kept open in the same way, for closing
+it would kill the load (S11, trap 10). A picture whose answer was lost is held the same way
+before it is tried again (S14).
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Iterable
+from itertools import count
 
-from inference_mcp.errors import QueueFullError
-from inference_mcp.requests import Priority, Rank, RequestType, rank_of
+from inference_mcp.errors import DeadlineExceededError, QueueFullError
+from inference_mcp.requests import Rank
+from inference_mcp.scheduling.decisions import World, decide, grant
 from inference_mcp.scheduling.estimates import Estimates
-from inference_mcp.scheduling.lifecycle import TERMINAL, Event, State, transition
+from inference_mcp.scheduling.lifecycle import TERMINAL, Event, State
+from inference_mcp.scheduling.retry import RetryBudget, backoff_s
+from inference_mcp.scheduling.state import (
+    Abandon,
+    Action,
+    Counts,
+    End,
+    Entry,
+    Failure,
+    Grant,
+    Heal,
+    Limits,
+    Model,
+    Phase,
+    Stop,
+    Ticket,
+)
+from inference_mcp.scheduling.steps import step
 
 __all__ = [
+    "ABANDONED_FACTOR",
     "ABANDONED_WITHOUT_ESTIMATE_S",
-    "Abandon",
-    "Action",
+    "HEAL_REFUSED_S",
+    "MEASURED_ENOUGH",
+    "STAY_FACTOR",
+    "UNMEASURED_LOAD_S",
     "Core",
-    "Counts",
-    "Entry",
-    "Grant",
-    "Limits",
-    "Stop",
-    "Ticket",
 ]
 
 ABANDONED_FACTOR = 1.5
 ABANDONED_WITHOUT_ESTIMATE_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """What the queue knows of a request; nothing of its content.
-
-    ``deadline`` is a time of the same clock as every ``now``.
-    """
-
-    id: str
-    kind: RequestType
-    priority: Priority
-    model: str
-    deadline: float
-
-    @property
-    def rank(self) -> Rank:
-        """(class, type); the smaller is served first (S1)."""
-        return rank_of(self.priority, self.kind)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much may run and wait at once (S3, S12).
-
-    ``model_concurrency`` names the models whose own limit is not 1.
-    """
-
-    max_concurrency: int = 1
-    model_concurrency: Mapping[str, int] = field(default_factory=dict)
-    max_queue: int = 256
-
-    def slots_of(self, model: str) -> int:
-        """How many requests may run on this model at once."""
-        return self.model_concurrency.get(model, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """The request may make its call."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Close the call of this request; its lease ends when that is done."""
-
-    id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Abandon:
-    """Nobody wants this picture any more, but LocalAI computes it.
-
-    The lease ends when LocalAI answers, and at ``until`` at the latest.
-    """
-
-    id: str
-    until: float
-
-
-Action: TypeAlias = Grant | Stop | Abandon
-
-
-@dataclass(slots=True)
-class Counts:
-    """The balance of rule S19; ``waiting`` includes requests that wait for a retry."""
-
-    submitted: int = 0
-    waiting: int = 0
-    running: int = 0
-    completed: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    rejected: int = 0
-
-    @property
-    def balanced(self) -> bool:
-        """Whether every submitted request is in exactly one of the other counts."""
-        ended = self.completed + self.failed + self.cancelled + self.rejected
-        return self.submitted == self.waiting + self.running + ended
-
-
-@dataclass(slots=True)
-class Entry:
-    """One request in the core: where it is and since when (times of the caller's clock)."""
-
-    ticket: Ticket
-    number: int
-    submitted_at: float
-    state: State = State.SUBMITTED
-    granted_at: float | None = None
-    leased: bool = False
-    abandoned: bool = False
-
-    @property
-    def key(self) -> tuple[Rank, int]:
-        """The order of S1: rank, then first in, first out by admission number."""
-        return (self.ticket.rank, self.number)
-
-
-_COUNT_OF = {
-    State.QUEUED: "waiting",
-    State.RETRYING: "waiting",
-    State.PROCESSING: "running",
-    State.COMPLETED: "completed",
-    State.FAILED: "failed",
-    State.CANCELLED: "cancelled",
-}
+STAY_FACTOR = 2.5
+UNMEASURED_LOAD_S = 10.0
+MEASURED_ENOUGH = 20
+"""S13: measurements below which no request is refused for want of time."""
+HEAL_REFUSED_S = 30.0
+"""S15: how long LocalAI keeps a dead process for alive where it may not be told (trap 13)."""
 
 
 class Core:
-    """The mutable state of one queue; every change goes through the methods below."""
+    """One queue. Every change goes through the events below."""
 
     def __init__(self, limits: Limits, estimates: Estimates | None = None) -> None:
-        self.limits = limits
-        self.estimates = estimates if estimates is not None else Estimates()
-        self.counts = Counts()
-        self._entries: dict[str, Entry] = {}
-        # A heap a model. An entry that left the queue stays in its heap until it comes up or
-        # the dead outnumber the living: cancelling is O(1), and memory stays bounded.
-        self._queues: dict[str, list[tuple[Rank, int, str]]] = {}
-        self._waiting_of: dict[str, int] = {}
-        self._leases_of: dict[str, int] = {}
-        self._places_taken = 0
-        self._next_number = 1
+        self.world = World(limits, estimates if estimates is not None else Estimates())
+        self._budget = RetryBudget()
+        self._numbers = count(1)
+        self._bytes = 0
+        self._timers: list[tuple[float, int, str, str]] = []
+        self._timer_numbers = count()
+        self._newest_of: dict[Rank, list[tuple[int, str]]] = {}
+        self._work_s: dict[Rank, float] = {}
 
-    # --- events -------------------------------------------------------------------------
+    # --- what others may see ------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force."""
+        return self.world.limits
+
+    @property
+    def estimates(self) -> Estimates:
+        """What was measured."""
+        return self.world.estimates
+
+    @property
+    def counts(self) -> Counts:
+        """The balance of S19."""
+        return self.world.counts
+
+    def entry(self, id_: str) -> Entry | None:
+        """The request of this id while it waits, runs or is abandoned."""
+        return self.world.entries.get(id_)
+
+    def waiting(self) -> list[Entry]:
+        """Everything that waits, in the order of S1."""
+        return sorted(filter(_waits, self.world.entries.values()), key=lambda e: e.key)
+
+    def leased(self) -> list[Entry]:
+        """Everything that LocalAI may be working on, the oldest grant first."""
+        found = (entry for entry in self.world.entries.values() if entry.leased)
+        return sorted(found, key=lambda e: (e.granted_at or 0.0, e.number))
+
+    def models(self) -> list[Model]:
+        """Every model that was ever asked for, by name."""
+        return [self.world.models[name] for name in sorted(self.world.models)]
+
+    def position(self, id_: str) -> int | None:
+        """1 for the best of the waiting requests; ``None`` if it does not wait."""
+        entry = self.world.entries.get(id_)
+        if entry is None or not _waits(entry):
+            return None
+        others = filter(_waits, self.world.entries.values())
+        return 1 + sum(other.key < entry.key for other in others)
+
+    def is_loading(self, id_: str) -> bool:
+        """Whether the request waits for its model to load, or carries that load."""
+        entry = self.world.entries.get(id_)
+        if entry is None or not (entry.state is State.QUEUED or entry.carries_load):
+            return False
+        return self._model(entry).phase is Phase.LOADING
+
+    def wait_estimate_s(self, rank: Rank, now: float) -> float | None:
+        """About how long a newcomer of this rank waits; ``None`` until something was measured.
+
+        The work that goes before it (what waits in its own and in better ranks, and what is
+        left of what runs), shared among the places.
+        """
+        ahead = sum(work for other, work in self._work_s.items() if other <= rank)
+        known = ahead > 0.0
+        for entry in self.world.running.values():
+            expected_s = self.estimates.service_s(entry.ticket.kind, entry.ticket.model)
+            if expected_s is not None:
+                known = True
+                ahead += max(0.0, expected_s - (now - (entry.granted_at or now)))
+        return ahead / self.limits.max_concurrency if known else None
+
+    def next_wake(self) -> float | None:
+        """When ``tick`` is due; ``None`` while nothing is."""
+        return self._timers[0][0] if self._timers else None
+
+    # --- a request's events -------------------------------------------------------------
 
     def submit(self, ticket: Ticket, now: float) -> list[Action]:
         """Take a request in.
 
         Raises:
-            QueueFullError: as many wait as may; the request counts as rejected (S12).
+            QueueFullError: no room, and nothing of a worse rank to displace (S12).
+            DeadlineExceededError: by all that was measured it cannot be done in time (S13).
             ValueError: the id is known already.
         """
-        if ticket.id in self._entries:
+        if ticket.id in self.world.entries:
             raise ValueError(f"the id {ticket.id!r} is taken")
         self.counts.submitted += 1
-        entry = Entry(ticket, self._next_number, now)
-        self._next_number += 1
-        if self.counts.waiting >= self.limits.max_queue and not self._may_start(ticket.model):
-            entry.state = transition(entry.state, Event.REFUSE)
+        due_at = now + self.limits.overdue_after_s(ticket.priority)
+        entry = Entry(ticket, next(self._numbers), now, due_at)
+        model = self._model_of(ticket.model)
+        actions: list[Action] = []
+        try:
+            self._refuse_hopeless(ticket, now)
+            actions += self._make_room(ticket, now)
+        except (QueueFullError, DeadlineExceededError):
             self.counts.rejected += 1
-            raise QueueFullError(
-                f"The queue is full: {self.counts.waiting} requests wait already.",
-                "Call again in a while, or cancel a waiting job that is no longer needed.",
-                depth=self.counts.waiting,
-            )
-        self._entries[ticket.id] = entry
-        entry.state = transition(entry.state, Event.ENQUEUE)
-        self.counts.waiting += 1
-        self._push(entry)
-        return self._grant_all(now)
+            raise
+        self.world.entries[ticket.id] = entry
+        model.members[ticket.id] = entry
+        self._bytes += ticket.input_bytes
+        step(self.counts, entry, Event.ENQUEUE)
+        self._enqueue(entry)
+        return actions + self._decide(now)
 
-    def release(self, id_: str, now: float) -> list[Action]:
-        """The call of this request is closed: its place and its model's slot are free."""
-        entry = self._entries.get(id_)
-        if entry is None or not entry.leased:
+    def release(self, id_: str, now: float, *, interrupted: bool = False) -> list[Action]:
+        """The call of this request is closed: its place and its model's slot are free.
+
+        ``interrupted`` is true where the call was closed before its answer: a request that was
+        stopped for a better one then goes back to its place in the queue (S6).
+        """
+        entry = self.world.entries.get(id_)
+        if entry is None or not entry.leased or entry.held:
             return []
-        entry.leased = False
-        self._leases_of[entry.ticket.model] -= 1
-        if not self._leases_of[entry.ticket.model]:
-            del self._leases_of[entry.ticket.model]
-        if not entry.abandoned:
-            self._places_taken -= 1
+        heir = self.world.entries.get(entry.heir or "")
+        self._end_lease(entry, now)
+        if interrupted and entry.stopping and entry.state is State.PROCESSING:
+            self._put_back(entry)
+        actions: list[Action] = []
+        if heir is not None and heir.state is State.QUEUED:
+            heir.reserved = False
+            actions += self._grant_heir(heir, now)
         self._forget_if_over(entry)
-        return self._grant_all(now)
+        return actions + self._decide(now)
 
     def complete(self, id_: str, service_s: float, now: float) -> list[Action]:
         """The request has its result; its call took ``service_s`` seconds."""
-        entry = self._entries[id_]
-        self._move(entry, Event.COMPLETE)
+        entry = self.world.entries[id_]
+        step(self.counts, entry, Event.COMPLETE)
+        model = self._model(entry)
+        model.circuit.succeeded()
         self.estimates.record(entry.ticket.kind, entry.ticket.model, service_s)
-        self._forget_if_over(entry)
-        return self._grant_all(now)
+        self._ended(entry)
+        return self._decide(now)
+
+    def attempt_failed(
+        self, id_: str, failure: Failure, jitter: float, now: float
+    ) -> tuple[bool, list[Action]]:
+        """A try failed; whether there will be another (S14). If not, the request has failed.
+
+        ``jitter`` is a random number from 0 to 1. The lease is ended here where it must be:
+        a picture whose answer was lost keeps its slot until LocalAI can be done with it.
+        """
+        entry = self.world.entries[id_]
+        actions = self._judge(entry, failure, now)
+        retried = (
+            failure.transient
+            and entry.attempts < self.limits.max_attempts
+            and self._budget.spend(now)
+        )
+        if not retried:
+            step(self.counts, entry, Event.FAIL)
+            self._end_lease(entry, now)
+            self._ended(entry)
+            return False, actions + self._decide(now)
+        step(self.counts, entry, Event.BACK_OFF)
+        self._returned(entry)
+        at = now + backoff_s(entry.attempts, jitter, failure.retry_after_s)
+        if failure.answer_lost and entry.ticket.kind.makes_picture and entry.leased:
+            until = self._abandoned_until(entry, now)
+            self._hold(entry, until)
+            at = max(at, until)
+        else:
+            self._end_lease(entry, now)
+        self._set_timer(at, "retry", entry.id)
+        return True, actions + self._decide(now)
 
     def fail(self, id_: str, now: float) -> list[Action]:
-        """The request has failed for good: its call, its deadline, or shutdown."""
-        entry = self._entries[id_]
-        self._move(entry, Event.FAIL)
-        self._forget_if_over(entry)
-        return self._grant_all(now)
+        """The request has failed for good: its answer, its deadline, or shutdown."""
+        entry = self.world.entries[id_]
+        self._leave_queue(entry)
+        step(self.counts, entry, Event.FAIL)
+        self._ended(entry)
+        return self._decide(now)
 
     def cancel(self, id_: str, now: float) -> list[Action]:
         """Cancel in any state, at once (S16). Of a request that has ended: nothing."""
-        entry = self._entries.get(id_)
+        entry = self.world.entries.get(id_)
         if entry is None or entry.state in TERMINAL:
             return []
-        leased = entry.leased
-        self._move(entry, Event.CANCEL)
-        if not leased:
-            self._forget_if_over(entry)
-            return []
-        if not entry.ticket.kind.makes_picture:
-            return [Stop(id_)]
-        entry.abandoned = True
-        self._places_taken -= 1
-        until = min(self._abandoned_until(entry), entry.ticket.deadline)
-        return [Abandon(id_, max(now, until)), *self._grant_all(now)]
-
-    # --- what others may see ------------------------------------------------------------
-
-    def entry(self, id_: str) -> Entry | None:
-        """The request of this id while it waits, runs or is abandoned."""
-        return self._entries.get(id_)
-
-    def waiting(self) -> list[Entry]:
-        """Everything that waits, in the order of S1."""
-        found = (e for e in self._entries.values() if e.state in (State.QUEUED, State.RETRYING))
-        return sorted(found, key=lambda e: e.key)
-
-    def leased(self) -> list[Entry]:
-        """Everything that LocalAI may be working on, the oldest grant first."""
-        found = (e for e in self._entries.values() if e.leased)
-        return sorted(found, key=lambda e: (e.granted_at or 0.0, e.number))
-
-    def position(self, id_: str) -> int | None:
-        """1 for the best of the waiting requests; ``None`` if it does not wait."""
-        entry = self._entries.get(id_)
-        if entry is None or entry.state not in (State.QUEUED, State.RETRYING):
-            return None
-        waiting = (State.QUEUED, State.RETRYING)
-        better = (e.key < entry.key for e in self._entries.values() if e.state in waiting)
-        return 1 + sum(better)
-
-    def leases_by_model(self) -> Mapping[str, int]:
-        """The slots in use of each model that has any."""
-        return dict(self._leases_of)
-
-    # --- decisions ----------------------------------------------------------------------
-
-    def _grant_all(self, now: float) -> list[Action]:
-        """S3, S4: grant the best that may start, as long as there is one."""
+        self._leave_queue(entry)
+        step(self.counts, entry, Event.CANCEL)
         actions: list[Action] = []
-        while self._places_taken < self.limits.max_concurrency:
-            entry = self._best_startable(self._queues)
-            if entry is None:
-                break
-            actions.append(self._grant(entry, now))
+        if entry.leased and not entry.held:
+            actions.append(self._cancel_lease(entry, now))
+        self._ended(entry)
+        return actions + self._decide(now)
+
+    # --- a model's events ---------------------------------------------------------------
+
+    def loaded(self, name: str, load_s: float | None, now: float) -> list[Action]:
+        """The model is in LocalAI's memory; ``load_s`` is ``None`` where nobody measured it."""
+        model = self.world.models.get(name)
+        if model is None:
+            return []
+        if load_s is not None:
+            self.estimates.record_load(name, load_s)
+        if model.phase is not Phase.RESIDENT:
+            self._note_load_times(model, now)
+            self.world.set_phase(model, Phase.RESIDENT)
+            model.loaded_at = model.last_used = now
+            stay_s = STAY_FACTOR * (self.estimates.load_s(name) or UNMEASURED_LOAD_S)
+            model.stay_until = now + stay_s
+            if self.limits.max_resident_models:
+                self._set_timer(model.stay_until, "stay", name)
+        actions: list[Action] = []
+        for entry in self.world.running.values():
+            if entry.ticket.model == name and entry.carries_load:
+                entry.carries_load = False
+        for entry in list(self.world.entries.values()):
+            text = not entry.ticket.kind.makes_picture
+            if entry.abandoned and text and entry.ticket.model == name and entry.leased:
+                actions.append(Stop(entry.id))  # nothing is left to protect: free the GPU
+        return actions + self._decide(now)
+
+    def seen_loaded(self, names: Iterable[str], now: float) -> list[Action]:
+        """LocalAI holds these already: they need no load, and have no stay to keep."""
+        for name in names:
+            model = self._model_of(name)
+            if model.phase is Phase.ABSENT:
+                self.world.set_phase(model, Phase.RESIDENT)
+                model.last_used = now
+        return self._decide(now)
+
+    def set_limits(self, limits: Limits) -> None:
+        """New limits; what runs above a lower one runs out."""
+        self.world.limits = limits
+        for model in self.world.models.values():
+            model.slots = limits.slots_of(model.name)
+
+    def load_failed(
+        self, name: str, failure: Failure, jitter: float, now: float
+    ) -> tuple[str | None, bool, list[Action]]:
+        """A load failed: the id of the request whose try that was, and whether it retries."""
+        model = self.world.models[name]
+        cause = self.world.entries.get(model.loaded_for or "")
+        self.world.set_phase(model, Phase.ABSENT)
+        if failure.retry_after_s:  # resting or loading elsewhere: a wait, not a try (S14)
+            self._block(model, now + failure.retry_after_s)
+            return None, False, self._decide(now)
+        if cause is None or cause.state is not State.QUEUED:
+            self._block(model, now + backoff_s(1, 1.0))
+            if model.circuit.failed(now):
+                self._set_timer(model.circuit.open_until or now, "unblock", name)
+            return None, False, self._decide(now)
+        grant(self.world, cause, now, overdue=False)
+        self._unqueue(cause)
+        self._end_lease(cause, now)
+        retried, actions = self.attempt_failed(cause.id, failure, jitter, now)
+        return cause.id, retried, actions
+
+    def load_refused(self, name: str, now: float) -> list[Action]:
+        """LocalAI does not let this key load models: from now on requests carry their loads."""
+        self.world.loads_allowed = False
+        self.world.set_phase(self.world.models[name], Phase.ABSENT)
+        return self._decide(now)
+
+    def gone(self, name: str, now: float) -> list[Action]:
+        """LocalAI has dropped the model by itself: the next request must load it."""
+        model = self.world.models.get(name)
+        if model is not None and model.phase is Phase.RESIDENT and model.leases == 0:
+            self.world.set_phase(model, Phase.ABSENT)
+        return self._decide(now)
+
+    def healed(self, name: str, cleared: bool, now: float) -> list[Action]:
+        """LocalAI has cleared a dead process away, or was not allowed to (S15)."""
+        model = self.world.models[name]
+        model.healing = False
+        self.world.set_phase(model, Phase.ABSENT)
+        if not cleared:
+            self._block(model, now + HEAL_REFUSED_S)
+        return self._decide(now)
+
+    def tick(self, now: float) -> list[Action]:
+        """Do what has become due."""
+        while self._timers and self._timers[0][0] <= now:
+            _, _, what, name = heapq.heappop(self._timers)
+            if what == "retry":
+                self._retry_due(name)
+            elif what == "hold":
+                self._hold_over(name, now)
+        return self._decide(now)
+
+    # --- parts of events ----------------------------------------------------------------
+
+    def _decide(self, now: float) -> list[Action]:
+        actions = decide(self.world, now)
+        for action in actions:
+            if isinstance(action, Grant):
+                self._budget.started(now)
+                self._unqueue(self.world.entries[action.id])
         return actions
 
-    def _best_startable(self, models: Iterable[str]) -> Entry | None:
-        """S1, S5: the best head among the models that have a free slot."""
-        best: Entry | None = None
-        for model in list(models):
-            if not self._has_slot(model):
-                continue
-            head = self._head(model)
-            if head is not None and (best is None or head.key < best.key):
-                best = head
-        return best
+    def _grant_heir(self, heir: Entry, now: float) -> list[Action]:
+        """S6: the place goes to the one that it was taken for, and to no one else."""
+        model = self._model(heir)
+        free = self.world.places_used < self.limits.max_concurrency and model.leases < model.slots
+        if not free or model.phase is not Phase.RESIDENT or model.blocked(now):
+            return []
+        grant(self.world, heir, now, overdue=False)
+        self._budget.started(now)
+        self._unqueue(heir)
+        return [Grant(heir.id)]
 
-    def _grant(self, head: Entry, now: float) -> Grant:
-        entry, model = head, head.ticket.model
-        heapq.heappop(self._queues[model])
-        self._move(entry, Event.GRANT)
-        entry.granted_at = now
-        entry.leased = True
-        self._leases_of[model] = self._leases_of.get(model, 0) + 1
-        self._places_taken += 1
-        return Grant(entry.ticket.id)
+    def _cancel_lease(self, entry: Entry, now: float) -> Action:
+        """What becomes of the call of a cancelled request."""
+        if not entry.ticket.kind.makes_picture and not entry.carries_load:
+            entry.stopping = True
+            return Stop(entry.id)
+        until = self._abandoned_until(entry, now)
+        if not entry.lent:
+            self.world.places_used -= 1
+        entry.abandoned, entry.lent = True, False
+        self.world.lenders.pop(entry.id, None)
+        self.world.running.pop(entry.id, None)
+        return Abandon(entry.id, until)
 
-    def _may_start(self, model: str) -> bool:
-        """Whether a request for this model, submitted now, would be granted at once."""
-        free_place = self._places_taken < self.limits.max_concurrency
-        return free_place and self._has_slot(model) and not self._waiting_of.get(model)
+    def _hold(self, entry: Entry, until: float) -> None:
+        """S14: nobody answers any more, but LocalAI computes: keep the slot for a while."""
+        if not entry.lent:
+            self.world.places_used -= 1
+        entry.abandoned, entry.lent, entry.held = True, False, True
+        self.world.lenders.pop(entry.id, None)
+        self.world.running.pop(entry.id, None)
+        self._set_timer(until, "hold", entry.id)
 
-    def _has_slot(self, model: str) -> bool:
-        return self._leases_of.get(model, 0) < self.limits.slots_of(model)
-
-    def _abandoned_until(self, entry: Entry) -> float:
-        """S16: when LocalAI can be done with a cancelled picture."""
+    def _abandoned_until(self, entry: Entry, now: float) -> float:
+        """S16: when LocalAI can be done with a picture, or with a load that is carried."""
+        if entry.carries_load:
+            return max(now, entry.ticket.deadline)
         estimate = self.estimates.service_s(entry.ticket.kind, entry.ticket.model)
-        started = entry.granted_at or 0.0
-        if estimate is None:
-            return started + ABANDONED_WITHOUT_ESTIMATE_S
-        return started + ABANDONED_FACTOR * estimate
+        started = entry.granted_at or now
+        lasts = ABANDONED_WITHOUT_ESTIMATE_S if estimate is None else ABANDONED_FACTOR * estimate
+        return max(now, min(started + lasts, entry.ticket.deadline))
 
-    # --- bookkeeping --------------------------------------------------------------------
+    def _judge(self, entry: Entry, failure: Failure, now: float) -> list[Action]:
+        """S15: what a failed try says of its model."""
+        model = self._model(entry)
+        if entry.carries_load and model.phase is Phase.LOADING:
+            self.world.set_phase(model, Phase.ABSENT)
+        if not failure.transient:
+            model.circuit.succeeded()
+            return []
+        if failure.process_dead:
+            if model.healing:
+                return []
+            model.healing = True
+            return [Heal(model.name)]
+        if failure.retry_after_s:
+            self._block(model, now + failure.retry_after_s)
+        if model.circuit.failed(now):
+            self._set_timer(model.circuit.open_until or now, "unblock", model.name)
+        return []
 
-    def _move(self, entry: Entry, event: Event) -> None:
-        """One step of the lifecycle, with the counts of S19 that follow it."""
-        before, after = entry.state, transition(entry.state, event)
-        entry.state = after
-        for state, change in ((before, -1), (after, +1)):
-            name = _COUNT_OF[state]
-            setattr(self.counts, name, getattr(self.counts, name) + change)
-        if before is State.QUEUED:
-            self._left_queue(entry.ticket.model)
+    def _note_load_times(self, model: Model, now: float) -> None:
+        """What each request's wait owed to this load; a carried one cannot be told apart."""
+        if model.phase is not Phase.LOADING:
+            return
+        for entry in model.members.values():
+            if not self.world.loads_allowed:
+                entry.load_s = None
+            elif entry.load_s is not None and entry.state is State.QUEUED:
+                entry.load_s += now - max(model.load_began, entry.submitted_at)
 
-    def _push(self, entry: Entry) -> None:
-        model = entry.ticket.model
-        heapq.heappush(
-            self._queues.setdefault(model, []), (entry.ticket.rank, entry.number, entry.ticket.id)
-        )
-        self._waiting_of[model] = self._waiting_of.get(model, 0) + 1
+    def _block(self, model: Model, until: float) -> None:
+        model.blocked_until = max(model.blocked_until, until)
+        self._set_timer(until, "unblock", model.name)
 
-    def _left_queue(self, model: str) -> None:
-        self._waiting_of[model] -= 1
-        living, heap = self._waiting_of[model], self._queues[model]
-        if not living:
-            del self._queues[model], self._waiting_of[model]
-        elif len(heap) > 2 * living + 16:
-            heap[:] = [item for item in heap if self._is_queued(item[2])]
-            heapq.heapify(heap)
+    def _end_lease(self, entry: Entry, now: float) -> None:
+        if not entry.leased:
+            return
+        model = self._model(entry)
+        if entry.holds_place:
+            self.world.places_used -= 1
+        entry.leased, entry.lent, entry.abandoned, entry.held = False, False, False, False
+        self.world.lenders.pop(entry.id, None)
+        self.world.running.pop(entry.id, None)
+        model.leases -= 1
+        model.last_used = now
+        if entry.carries_load and model.phase is Phase.LOADING:
+            self.world.set_phase(model, Phase.ABSENT)
+        entry.carries_load = False
+        heir = self.world.entries.get(entry.heir or "")
+        if heir is not None:
+            heir.reserved = False
+        entry.heir = None
 
-    def _head(self, model: str) -> Entry | None:
-        heap = self._queues[model]
-        while heap and not self._is_queued(heap[0][2]):
-            heapq.heappop(heap)
-        return self._entries[heap[0][2]] if heap else None
+    def _put_back(self, entry: Entry) -> None:
+        """S6: an aborted request waits again at its place by number."""
+        entry.aborts += 1
+        entry.attempts -= 1
+        entry.stopping = False
+        self._model(entry).circuit.gave_up(entry.id)
+        step(self.counts, entry, Event.PREEMPT)
+        self._returned(entry)
+        self._enqueue(entry)
 
-    def _is_queued(self, id_: str) -> bool:
-        entry = self._entries.get(id_)
-        return entry is not None and entry.state is State.QUEUED
+    def _retry_due(self, id_: str) -> None:
+        entry = self.world.entries.get(id_)
+        if entry is not None and entry.state is State.RETRYING:
+            step(self.counts, entry, Event.REQUEUE)
+            self._enqueue(entry)
+
+    def _hold_over(self, id_: str, now: float) -> None:
+        entry = self.world.entries.get(id_)
+        if entry is not None and entry.held:
+            self._end_lease(entry, now)
+            self._forget_if_over(entry)
+
+    def _returned(self, entry: Entry) -> None:
+        """S9: the request that a model was loaded for has had its chance."""
+        model = self._model(entry)
+        if model.loaded_for == entry.id:
+            model.loaded_for = None
+
+    def _ended(self, entry: Entry) -> None:
+        model = self._model(entry)
+        self._returned(entry)
+        model.members.pop(entry.id, None)
+        model.circuit.gave_up(entry.id)
+        self._bytes -= entry.ticket.input_bytes
+        self._forget_if_over(entry)
 
     def _forget_if_over(self, entry: Entry) -> None:
         if entry.state in TERMINAL and not entry.leased:
-            del self._entries[entry.ticket.id]
+            self.world.entries.pop(entry.id, None)
+
+    # --- the queue ----------------------------------------------------------------------
+
+    def _enqueue(self, entry: Entry) -> None:
+        ticket = entry.ticket
+        self._model(entry).queue.push(entry.id, entry.rank, entry.number, entry.due_at)
+        newest = self._newest_of.setdefault(entry.rank, [])
+        heapq.heappush(newest, (-entry.number, entry.id))
+        entry.expected_s = self.estimates.service_s(ticket.kind, ticket.model) or 0.0
+        self._work_s[entry.rank] = self._work_s.get(entry.rank, 0.0) + entry.expected_s
+
+    def _leave_queue(self, entry: Entry) -> None:
+        """Take a request out of its model's queue, if it is in it."""
+        queue = self._model(entry).queue
+        if entry.id in queue:
+            queue.remove(entry.id)
+            self._unqueue(entry)
+
+    def _unqueue(self, entry: Entry) -> None:
+        """Keep the sums over the queue; the heap of the newest forgets by itself."""
+        left = self._work_s.get(entry.rank, 0.0) - entry.expected_s
+        self._work_s[entry.rank] = max(0.0, left)
+        entry.expected_s = 0.0
+        newest = self._newest_of.get(entry.rank, [])
+        if len(newest) > 2 * self.counts.waiting + 64:
+            ids = {id_: number for number, id_ in newest if self._is_queued(id_)}
+            self._newest_of[entry.rank] = [(number, id_) for id_, number in ids.items()]
+            heapq.heapify(self._newest_of[entry.rank])
+
+    def _is_queued(self, id_: str) -> bool:
+        entry = self.world.entries.get(id_)
+        return entry is not None and entry.state is State.QUEUED
+
+    def _make_room(self, ticket: Ticket, now: float) -> list[Action]:
+        """S12: a full queue displaces the newest of the worst rank, if that is worse."""
+        actions: list[Action] = []
+        if not self._is_full(ticket) or self._may_start_at_once(ticket, now):
+            return actions
+        displaced = list(self._displaceable(ticket))
+        if self._is_full(ticket, without=displaced):
+            raise self._full(ticket, now)
+        for entry in displaced:
+            self._leave_queue(entry)
+            step(self.counts, entry, Event.FAIL)
+            self.counts.failed -= 1
+            self.counts.rejected += 1
+            self._ended(entry)
+            actions.append(End(entry.id, self._full(entry.ticket, now, displaced=True)))
+        return actions
+
+    def _is_full(self, ticket: Ticket, without: Iterable[Entry] = ()) -> bool:
+        gone = list(without)
+        number = self.counts.waiting - len(gone)
+        held = self._bytes - sum(entry.ticket.input_bytes for entry in gone)
+        return number >= self.limits.max_queue or held + ticket.input_bytes > (
+            self.limits.max_queue_bytes
+        )
+
+    def _displaceable(self, ticket: Ticket) -> Iterable[Entry]:
+        """The newest of the worst rank, one after the other, until there is room."""
+        taken: list[Entry] = []
+        for rank in sorted(self._newest_of, reverse=True):
+            if rank <= ticket.rank:
+                return taken
+            heap = self._newest_of[rank]
+            while heap and self._is_full(ticket, without=taken):
+                _, id_ = heapq.heappop(heap)
+                if self._is_queued(id_) and self.world.entries[id_] not in taken:
+                    taken.append(self.world.entries[id_])
+        return taken
+
+    def _may_start_at_once(self, ticket: Ticket, now: float) -> bool:
+        """Whether the newcomer would not wait at all."""
+        model = self.world.models[ticket.model]
+        return (
+            self._bytes + ticket.input_bytes <= self.limits.max_queue_bytes
+            and self.world.places_used < self.limits.max_concurrency
+            and model.phase is Phase.RESIDENT
+            and model.leases < model.slots
+            and not len(model.queue)
+            and not self.world.lenders
+            and not model.blocked(now)
+        )
+
+    def _full(self, ticket: Ticket, now: float, *, displaced: bool = False) -> QueueFullError:
+        wait_s = self.wait_estimate_s(ticket.rank, now)
+        about = f" Its wait would be about {wait_s:.0f} s." if wait_s is not None else ""
+        what = (
+            "The queue was full, and a request of a better rank took this one's place."
+            if displaced
+            else f"The queue is full: {self.counts.waiting} requests wait already.{about}"
+        )
+        return QueueFullError(
+            what,
+            "Call again in a while, or cancel waiting jobs that are no longer needed.",
+            depth=self.counts.waiting,
+            wait_s=wait_s,
+        )
+
+    def _refuse_hopeless(self, ticket: Ticket, now: float) -> None:
+        """S13: what by all measurements cannot be done in time is better told so now."""
+        if self.estimates.measured(ticket.kind, ticket.model) < MEASURED_ENOUGH:
+            return
+        service_s = self.estimates.service_s(ticket.kind, ticket.model) or 0.0
+        wait_s = self.wait_estimate_s(ticket.rank, now) or 0.0
+        left_s = ticket.deadline - now
+        if wait_s + service_s > left_s:
+            raise DeadlineExceededError(
+                f"It would take about {wait_s + service_s:.0f} s, but only {left_s:.0f} s are "
+                "allowed from submission to result.",
+                "Call again when the queue is shorter, or have INFERENCE_MCP_TIMEOUT_S raised.",
+            )
+
+    def _model_of(self, name: str) -> Model:
+        model = self.world.models.get(name)
+        if model is None:
+            model = self.world.models[name] = Model(name, self.limits.slots_of(name))
+        return model
+
+    def _set_timer(self, at: float, what: str, name: str) -> None:
+        heapq.heappush(self._timers, (at, next(self._timer_numbers), what, name))
+
+    def _model(self, entry: Entry) -> Model:
+        return self.world.models[entry.ticket.model]
+
+
+def _waits(entry: Entry) -> bool:
+    return entry.state in (State.QUEUED, State.RETRYING)

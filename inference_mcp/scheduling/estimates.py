@@ -28,6 +28,7 @@ class Estimates:
     def __init__(self) -> None:
         self._times: dict[tuple[RequestType, str], deque[float]] = {}
         self._medians: dict[tuple[RequestType, str], float] = {}
+        self._loads: dict[str, deque[float]] = {}
 
     def record(self, kind: RequestType, model: str, seconds: float) -> None:
         """Take in the service time of a request that completed."""
@@ -43,3 +44,13 @@ class Estimates:
     def measured(self, kind: RequestType, model: str) -> int:
         """How many times (at most ``WINDOW``) the estimate rests on."""
         return len(self._times.get((kind, model), ()))
+
+    def record_load(self, model: str, seconds: float) -> None:
+        """Take in how long a model took to load."""
+        times = self._loads.setdefault(model, deque(maxlen=WINDOW))
+        times.append(seconds)
+
+    def load_s(self, model: str) -> float | None:
+        """The estimated load time in seconds; ``None`` until one was measured."""
+        times = self._loads.get(model)
+        return median(times) if times else None

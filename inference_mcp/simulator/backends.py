@@ -56,6 +56,7 @@ async def ensure_loaded(world: World, model: SimModel) -> Backend:
                 _check_cooldown(world, model)
             return await _load(world, model)
         load.waiters += 1
+        world.notify()
         try:
             await load.done.wait()
         finally:
@@ -82,6 +83,7 @@ async def occupy(world: World, backend: Backend) -> AsyncIterator[None]:
     backend.users += 1
     scope = anyio.CancelScope()
     backend.calls.add(scope)
+    world.notify()
     try:
         with scope:
             async with backend.slots:
@@ -105,6 +107,7 @@ async def shut_down(world: World, name: str) -> None:
     if backend is None:
         raise Refusal(404, "Resource not found")
     backend.stopping = True
+    world.notify()
     try:
         if backend.dead_until_s is None:
             with anyio.move_on_after(world.timing.shutdown_wait_s) as patience:
@@ -157,6 +160,7 @@ def _start_cooldown(world: World, model: SimModel) -> None:
 
 async def _load(world: World, model: SimModel) -> Backend:
     load = world.loading[model.id] = Load()
+    world.notify()
     load.error = Refusal(500, _LOAD_KILLED)
     try:
         backend = await _start_process(world, model, load)

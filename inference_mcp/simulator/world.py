@@ -198,6 +198,7 @@ class World:
         counts[model] += 1
         self.peak_requests = max(self.peak_requests, counts.total())
         self.peak_requests_of[model] = max(self.peak_requests_of[model], counts[model])
+        self.notify()
         try:
             yield number
         finally:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -51,6 +52,8 @@ MAX_TEXT = 4_000_000
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_SCHEMA_DEPTH = 32
 
+_HALF = re.compile("[\ud800-\udfff]")
+
 
 def _whole(value: Any) -> Any:
     """JSON has one kind of number: 512.0 is as whole as 512."""
@@ -59,17 +62,27 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _text(value: Any) -> Any:
-    if isinstance(value, str):
-        if not value.strip():
-            raise PydanticCustomError("wanted", "must not be empty")
-        if any("\ud800" <= c <= "\udfff" for c in value):
-            raise PydanticCustomError("wanted", "holds half a character (a lone surrogate)")
+def _whole_text(value: Any) -> Any:
+    if isinstance(value, str) and not value.isascii() and _HALF.search(value):
+        raise PydanticCustomError("wanted", "holds half a character (a lone surrogate)")
     return value
 
 
-def _no_bar(value: str) -> str:
-    if "|" in value:
+def _text(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise PydanticCustomError("wanted", "must not be empty")
+    return _whole_text(value)
+
+
+def _word(value: Any) -> Any:
+    """What an enumeration is looked up by: not a structure of any depth."""
+    if not isinstance(value, str):
+        raise PydanticCustomError("wanted", "must be a text")
+    return value
+
+
+def _no_bar(value: Any) -> Any:
+    if isinstance(value, str) and "|" in value:
         raise PydanticCustomError(
             "wanted",
             "must not hold '|': LocalAI would take what follows for the negative prompt. "
@@ -88,6 +101,8 @@ _Tokens = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_whole)]
 _Samples = Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole)]
 _Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Image = Annotated[str, BeforeValidator(_text)]
+_Name = Annotated[str, Field(max_length=1_000), BeforeValidator(_text)]
+_Stop = Annotated[str, BeforeValidator(_whole_text)]
 
 _MODEL = Field(None, description="Exact model id from list_models.")
 _PRIORITY = Field(Priority.NORMAL, description="batch yields to all, critical goes first.")
@@ -110,8 +125,8 @@ class NoArguments(Arguments):
 class GenerationArguments(Arguments):
     """What the four generation tools share."""
 
-    model: str | None = _MODEL
-    priority: Annotated[Priority, Field(strict=False)] = _PRIORITY
+    model: _Name | None = _MODEL
+    priority: Annotated[Priority, Field(strict=False), BeforeValidator(_word)] = _PRIORITY
     wait_seconds: _Seconds | None = _WAIT
 
 
@@ -135,10 +150,13 @@ class Txt2Txt(GenerationArguments):
     top_p: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="Nucleus sampling."
     )
-    stop: Annotated[
-        str | list[str],
-        WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}}),
-    ] | None = Field(None, description="Texts that end the answer.")
+    stop: (
+        Annotated[
+            _Stop | list[_Stop],
+            WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}}),
+        ]
+        | None
+    ) = Field(None, description="Texts that end the answer.")
     seed: _TextSeed | None = Field(None, description="For repeatable answers.")
     response_schema: dict[str, Any] | None = Field(
         None, description="JSON schema that the answer must match."
@@ -163,9 +181,7 @@ class Txt2Txt(GenerationArguments):
 class Txt2Img(GenerationArguments):
     """A picture from words."""
 
-    prompt: Annotated[_PicturePrompt, BeforeValidator(_no_bar)] = Field(
-        description="What to show."
-    )
+    prompt: Annotated[_PicturePrompt, BeforeValidator(_no_bar)] = Field(description="What to show.")
     negative_prompt: Annotated[_PicturePrompt, BeforeValidator(_no_bar)] | None = Field(
         None, description="What to avoid."
     )
@@ -187,7 +203,7 @@ class Img2Txt(GenerationArguments):
     """Words about up to four pictures."""
 
     image: Annotated[
-        str | list[_Image],
+        _Image | list[_Image],
         WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}, "maxItems": 4}),
     ] = Field(description=_IMAGE_FORMS + " Up to 4 as a list.")
     prompt: _Text | None = Field(None, description="Question; default: describe it.")
@@ -222,7 +238,7 @@ class CancelJob(Arguments):
 class ListModels(Arguments):
     """Which type, or all."""
 
-    type: Annotated[RequestType, Field(strict=False)] | None = Field(
+    type: Annotated[RequestType, Field(strict=False), BeforeValidator(_word)] | None = Field(
         None, description="Only models for this."
     )
 
@@ -311,10 +327,15 @@ def _check_schema(schema: Mapping[str, Any]) -> None:
     """Bounds of a response schema: its size, its depth, and no reference that leaves it."""
     if _depth_exceeds(schema, MAX_SCHEMA_DEPTH):
         raise PydanticCustomError(
-            "call", "response_schema is nested deeper than {levels} levels.",
+            "call",
+            "response_schema is nested deeper than {levels} levels.",
             {"levels": MAX_SCHEMA_DEPTH},
         )
-    if len(json.dumps(schema).encode()) > MAX_SCHEMA_BYTES:
+    try:
+        size_bytes = len(json.dumps(schema, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError:  # NaN, an infinity, a number of thousands of digits, half a character
+        raise PydanticCustomError("call", "response_schema holds what JSON cannot carry.") from None
+    if size_bytes > MAX_SCHEMA_BYTES:
         raise PydanticCustomError("call", "response_schema is larger than 64 kB.")
     if _has_remote_reference(schema):
         raise PydanticCustomError(

@@ -1,4 +1,4 @@
-"""Jobs as content blocks, errors as ``[code] what happened. What to do next.``
+"""Jobs as content blocks, errors as ``[code] what happened. What to do next.``.
 
 Generation tools answer in plain content blocks and never in ``structuredContent``, because
 several hosts drop all other content when that is there; the facts for programs stand in the
@@ -109,9 +109,9 @@ def job_meta(job: Job) -> dict[str, Any]:
         "seed": job.seed,
         "path": str(picture.path) if picture and picture.path else None,
         "uri": picture.uri if picture else None,
-        "simulated": outcome.simulated if outcome else bool(
-            isinstance(result, PictureResult) and result.simulated
-        ),
+        "simulated": outcome.simulated
+        if outcome
+        else bool(isinstance(result, PictureResult) and result.simulated),
     }
 
 
@@ -170,7 +170,7 @@ async def _picture_blocks(
             )
             if mode == "full" and shown.shrunk:
                 notes.append(
-                    f"Shown here at {shown.width_px}×{shown.height_px} pixels: hosts take no "
+                    f"Shown here at {shown.width_px}x{shown.height_px} pixels: hosts take no "
                     "larger result."
                 )
     if result.simulated:
@@ -191,7 +191,7 @@ def _picture_facts(job: Job, picture: StoredPicture) -> list[str]:
     return [
         where,
         f"id: {picture.id}",
-        f"size: {picture.width_px}×{picture.height_px} pixels, seed: {job.seed}, "
+        f"size: {picture.width_px}x{picture.height_px} pixels, seed: {job.seed}, "
         f"model: {job.model}, {seconds:.1f} seconds",
     ]
 

@@ -6,7 +6,7 @@ by the backend, figures by ``observe``. Times are ISO 8601 in UTC, durations sec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from inference_mcp.backend import BackendHealth, ModelInfo
 from inference_mcp.jobs import Job
 from inference_mcp.requests import RequestType
 from inference_mcp.scheduling.lifecycle import State
-from inference_mcp.scheduling.scheduler import QueuedRequest, QueueSnapshot
+from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSnapshot
 
 __all__ = ["Identity", "cancelled", "health", "iso", "models", "queue"]
 
@@ -33,25 +33,22 @@ def iso(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def queue(
-    snapshot: QueueSnapshot,
-    jobs: Sequence[Job],
-    now: datetime,
-    slots_of: Callable[[str], int],
-) -> dict[str, Any]:
+def queue(snapshot: QueueSnapshot, jobs: Sequence[Job], now: datetime) -> dict[str, Any]:
     """``get_queue_status``: what runs, what waits, what is left to fetch."""
-    models = sorted({job.model for job in jobs} | set(snapshot.slots_in_use))
+    limits = snapshot.limits
     return {
         "running": [_queued(request) for request in snapshot.running],
         "waiting": [_queued(request) for request in snapshot.waiting],
         "slots": {
-            model: {"used": snapshot.slots_in_use.get(model, 0), "limit": slots_of(model)}
-            for model in models
+            model.name: {"used": model.used, "limit": model.slots, "state": model.phase}
+            for model in snapshot.models
         },
-        "resident_models": None,
+        "resident_models": [model.name for model in snapshot.models if model.phase == "resident"],
         "limits": {
-            "max_concurrency": snapshot.limits.max_concurrency,
-            "max_queue": snapshot.limits.max_queue,
+            "max_concurrency": limits.max_concurrency,
+            "max_resident_models": limits.max_resident_models,
+            "max_queue": limits.max_queue,
+            "preemption": limits.preemption,
         },
         "intake_open": snapshot.intake_open,
         "recent": [_recent(job) for job in reversed(jobs) if job.done],
@@ -60,24 +57,31 @@ def queue(
 
 
 def _queued(request: QueuedRequest) -> dict[str, Any]:
-    waits = request.state in (State.QUEUED, State.RETRYING)
     body: dict[str, Any] = {
         "job_id": request.id,
         "type": request.kind.value,
         "model": request.model,
         "priority": request.priority.value,
-        "state": "abandoned" if request.abandoned else request.state.value,
+        "state": _state(request),
         "own": True,
         "estimate_s": _rounded(request.estimate_s),
     }
-    if waits:
+    if request.position is not None:
         body |= {
             "position": request.position,
             "waiting_s": _rounded(request.since_submission_s),
         }
     else:
         body |= {"running_s": _rounded(request.since_grant_s)}
+    if request.lent:
+        body["lent"] = True
     return body
+
+
+def _state(request: QueuedRequest) -> str:
+    if request.abandoned and request.state is State.CANCELLED:
+        return "abandoned"
+    return "loading" if request.loading else request.state.value
 
 
 def _recent(job: Job) -> dict[str, Any]:
@@ -153,9 +157,20 @@ def _cancel_message(job: Job, before: str, now_s: float) -> str:
     return "The job was cancelled before."
 
 
-def health(found: BackendHealth, identity: Identity, problems: Sequence[str]) -> dict[str, Any]:
+def health(
+    found: BackendHealth,
+    identity: Identity,
+    models: Sequence[ModelView],
+    problems: Sequence[str],
+) -> dict[str, Any]:
     """``get_health``: ``unavailable`` if nothing can be computed, ``degraded`` if less."""
     own = [f"{found.problem} {found.next_step}".strip()] if found.problem else []
+    own += [
+        f"Nothing starts on {model.name} for another {model.blocked_for_s:.0f} s: it failed "
+        "several times, or LocalAI asked to be left alone."
+        for model in models
+        if model.blocked_for_s
+    ]
     usable = found.reachable and found.ready and found.key_accepted is not False
     status = "unavailable" if not usable else "degraded" if own or problems else "ok"
     return {
@@ -166,6 +181,7 @@ def health(found: BackendHealth, identity: Identity, problems: Sequence[str]) ->
         "reachable": found.reachable,
         "ready": found.ready,
         "key_accepted": found.key_accepted,
+        "circuits": {model.name: model.circuit for model in models},
         "problems": [*own, *problems],
         "sharing": {
             "seat": "own",

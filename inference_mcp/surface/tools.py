@@ -25,7 +25,7 @@ from inference_mcp.observe import Metrics
 from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore
 from inference_mcp.requests import GenerationRequest
-from inference_mcp.scheduling.scheduler import Scheduler
+from inference_mcp.scheduling.protocols import Scheduler
 from inference_mcp.surface import arguments as args
 from inference_mcp.surface import calls, status
 from inference_mcp.surface.content import (
@@ -86,8 +86,7 @@ _SPECS = (
     _Spec(
         "img2img",
         "Change a picture",
-        "Make a new picture from one and words; the input stays as it is. "
-        f"{_PICTURE_HOW} {_LONG}",
+        f"Make a new picture from one and words; the input stays as it is. {_PICTURE_HOW} {_LONG}",
         args.Img2Img,
         reads_only=False,
     ),
@@ -161,9 +160,7 @@ _SPECS = (
         "Error metrics",
         "Failures by code, rates by type and model, and the newest samples without any content.",
         args.ErrorMetrics,
-        output=_fields(
-            counts="object", rates="object", recent_samples="array", timestamp="string"
-        ),
+        output=_fields(counts="object", rates="object", recent_samples="array", timestamp="string"),
         idempotent=True,
     ),
     _Spec(
@@ -312,7 +309,7 @@ class Tools:
 
     async def _list_models(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
         given = args.parse(args.ListModels, raw)
-        found = await (await self.backend()).list_models()
+        found = await (await self.backend()).list_models(refresh=True)
         return status_result(status.models(found, given.type, self.now()))
 
     async def _get_queue_status(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
@@ -329,16 +326,17 @@ class Tools:
     async def _get_health(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
         args.parse(args.NoArguments, raw)
         found = await (await self.backend()).check_health()
+        models = self.scheduler.snapshot().models
         unwritable = await self.store.check_writable()
         problems = [unwritable] if unwritable else []
-        return status_result(status.health(found, self.identity, problems))
+        return status_result(status.health(found, self.identity, models, problems))
 
     # --- bodies that resources show too ---------------------------------------------------
 
     def queue_body(self) -> dict[str, Any]:
         """The body of ``get_queue_status``."""
         snapshot = self.scheduler.snapshot()
-        return status.queue(snapshot, self.jobs.all(), self.now(), snapshot.limits.slots_of)
+        return status.queue(snapshot, self.jobs.all(), self.now())
 
     def metrics_body(self, window_s: float | None = None) -> dict[str, Any]:
         """The body of ``get_request_metrics``."""

@@ -118,11 +118,16 @@ async def scripted(script: Script) -> AsyncIterator[Scripted]:
             except (anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
                 return
 
-    async with anyio.create_task_group() as tasks:
+    failure: Exception | None = None
+    async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, handle)
-        yield server
+        try:
+            yield server
+        except Exception as error:  # raised below, outside of the group
+            failure = error
         tasks.cancel_scope.cancel()
-    await listener.aclose()
+    if failure is not None:
+        raise failure
 
 
 async def _read_request(stream: anyio.abc.ByteStream) -> Seen | None:
@@ -175,11 +180,12 @@ async def client_for(
     defaults: Mapping[RequestType, str] | None = None,
     model_sets: Mapping[RequestType, tuple[str, ...]] | None = None,
     clock: Callable[[], float] = lambda: 0.0,
+    kind: type[LocalAIClient] = LocalAIClient,
 ) -> AsyncIterator[LocalAIClient]:
     """A client, closed at the end; no wait inside takes more than 10 s."""
-    client = LocalAIClient(
+    client = kind(
         url,
-        api_key=api_key,
+        authorization=f"Bearer {api_key}" if api_key else None,
         defaults=defaults or {},
         model_sets=model_sets or {},
         clock=clock,
@@ -201,7 +207,7 @@ def chat(prompt: str = "hello", **more: Any) -> ChatRequest:
 def image(prompt: str = "a fox", **more: Any) -> ImageRequest:
     """A small picture; ``source`` makes it img2img."""
     kind: Any = RequestType.IMG2IMG if more.get("source") else RequestType.TXT2IMG
-    fields = {"model": "m", "width_px": 64, "height_px": 48, "seed": 7} | more
+    fields: dict[str, Any] = {"model": "m", "width_px": 64, "height_px": 48, "seed": 7} | more
     return ImageRequest(kind=kind, prompt=prompt, **fields)
 
 

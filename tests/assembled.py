@@ -1,0 +1,167 @@
+"""Jobs, tools and resources over a fake backend: everything but LocalAI and stdio is real."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+import anyio.abc
+from mcp_types import CallToolResult, TextContent
+
+from inference_mcp.jobs import Jobs
+from inference_mcp.observe import JobEvent, Metrics
+from inference_mcp.pictures.sources import PictureSources
+from inference_mcp.pictures.store import PictureStore
+from inference_mcp.scheduling.scheduler import LocalScheduler
+from inference_mcp.surface.resources import Resources
+from inference_mcp.surface.status import Identity
+from inference_mcp.surface.tools import Tools
+from tests.fakes import FakeBackend
+
+try:
+    from inference_mcp.scheduling.state import Limits
+    NEW = True
+except ImportError:
+    from inference_mcp.scheduling.core import Limits
+    NEW = False
+
+__all__ = ["META", "Assembled", "Limits", "assembled", "texts"]
+
+META = "inference-mcp/job"
+NOW = datetime(2026, 11, 23, 10, 15, 30, tzinfo=UTC)
+
+
+@dataclass(eq=False)
+class Assembled:
+    """The parts, and what they told. ``lines`` are the progress of the last ``call``."""
+
+    tools: Tools
+    resources: Resources
+    jobs: Jobs
+    store: PictureStore
+    backend: FakeBackend
+    metrics: Metrics
+    tasks: anyio.abc.TaskGroup
+    events: list[JobEvent] = field(default_factory=list)
+    faults: list[tuple[str, Exception]] = field(default_factory=list)
+    lines: list[tuple[float, str]] = field(default_factory=list)
+
+    async def call(self, tool: str, **arguments: Any) -> CallToolResult:
+        """Call a tool as the server does."""
+        self.lines.clear()
+
+        async def report(number: float, line: str) -> None:
+            await anyio.lowlevel.checkpoint()
+            self.lines.append((number, line))
+
+        return await self.tools.call(tool, arguments, report)
+
+    async def start(self, tool: str, **arguments: Any) -> str:
+        """Call a tool without waiting for its job; gives the job's id."""
+        result = await self.call(tool, **arguments, wait_seconds=0)
+        return str(facts(result)["job_id"])
+
+    def ends(self) -> list[str]:
+        """The terminal states told so far, in order."""
+        return [str(event.state) for event in self.events if hasattr(event, "state")]
+
+
+def texts(result: CallToolResult) -> list[str]:
+    """The text blocks of a result."""
+    return [block.text for block in result.content if isinstance(block, TextContent)]
+
+
+def facts(result: CallToolResult) -> Mapping[str, Any]:
+    """What ``_meta`` tells of the job."""
+    assert result.meta is not None
+    found: Mapping[str, Any] = result.meta[META]
+    return found
+
+
+def size_chars(result: CallToolResult) -> int:
+    """The whole result as it goes over the wire, in characters."""
+    return len(json.dumps(result.model_dump(by_alias=True, exclude_none=True, mode="json")))
+
+
+@asynccontextmanager
+async def assembled(
+    folder: Path,
+    backend: FakeBackend | None = None,
+    *,
+    max_concurrency: int = 1,
+    max_queue: int = 256,
+    timeout_s: float = 900,
+    result_ttl_s: float = 3600,
+    wait_s: float = 40,
+    preview: Literal["thumb", "none", "full"] = "thumb",
+    clock: Callable[[], float] = anyio.current_time,
+) -> AsyncIterator[Assembled]:
+    """All of it in a task group that ends with the block; ``folder`` keeps pictures."""
+    backend = backend or FakeBackend()
+    events: list[JobEvent] = []
+    faults: list[tuple[str, Exception]] = []
+    metrics = Metrics(clock())
+
+    def observe(event: JobEvent) -> None:
+        events.append(event)
+        metrics.observe(event)
+
+    async def get_backend() -> FakeBackend:
+        return backend
+
+    limits = Limits(max_concurrency=max_concurrency, model_concurrency={}, max_queue=max_queue)
+    store = PictureStore(folder / "pictures")
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        if NEW:
+            scheduler = LocalScheduler(tasks, limits, backend, jitter=lambda: 0.0)
+        else:
+            scheduler = LocalScheduler(limits)
+        jobs = Jobs(
+            tasks,
+            scheduler=scheduler,
+            backend=get_backend,
+            store=store,
+            observer=observe,
+            timeout_s=timeout_s,
+            result_ttl_s=result_ttl_s,
+            clock=clock,
+            now=lambda: NOW,
+        )
+        tools = Tools(
+            backend=get_backend,
+            jobs=jobs,
+            scheduler=scheduler,
+            sources=PictureSources(roots=[folder], store=store),
+            store=store,
+            metrics=metrics,
+            identity=Identity("1.2.3", "http://localhost:8080"),
+            wait_s=wait_s,
+            preview=preview,
+            now=lambda: NOW,
+            on_fault=lambda tool, error: faults.append((tool, error)),
+        )
+        try:
+            yield Assembled(
+                tools,
+                Resources(tools, store),
+                jobs,
+                store,
+                backend,
+                metrics,
+                tasks,
+                events,
+                faults,
+            )
+        except Exception as error:  # raised below, outside of the group
+            failure = error
+        jobs.close()
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

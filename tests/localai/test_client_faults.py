@@ -1,0 +1,274 @@
+"""Everything that can go wrong between here and LocalAI, on real sockets."""
+
+from __future__ import annotations
+
+import inspect
+import ssl
+from typing import Any
+
+import httpx
+import pytest
+
+from inference_mcp.errors import (
+    BackendAuthError,
+    BackendBusyError,
+    BackendError,
+    BackendFailedError,
+    BackendUnreachableError,
+    BadResultError,
+    ImageRejectedError,
+    InferenceError,
+    InvalidInputError,
+    ModelNotFoundError,
+)
+from inference_mcp.localai import failures
+from inference_mcp.localai.client import _FOREIGN, _network
+from inference_mcp.localai.failures import Network
+from inference_mcp.requests import InputPicture
+from tests.localai.scripted import (
+    Exchange,
+    chat,
+    client_for,
+    free_url,
+    image,
+    resetting,
+    said,
+    scripted,
+)
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+EVENT = b'data: {"choices":[{"delta":{"content":"half"}}]}\n\n'
+
+
+async def text_failure(url: str) -> InferenceError:
+    """What a chat raises there."""
+    async with client_for(url) as client:
+        with pytest.raises(InferenceError) as failure:
+            await client.generate_text(chat(), timeout_s=5)
+    return failure.value
+
+
+async def picture_failure(url: str) -> InferenceError:
+    """What a picture raises there."""
+    async with client_for(url) as client:
+        with pytest.raises(InferenceError) as failure:
+            await client.generate_image(image(), timeout_s=5)
+    return failure.value
+
+
+BOTH = pytest.mark.parametrize("ask", [text_failure, picture_failure])
+
+
+@BOTH
+async def test_nobody_listens(ask: Any) -> None:
+    """LocalAI is not started, or still starts: it listens only when it is ready."""
+    url = free_url()
+    error = await ask(url)
+    assert isinstance(error, BackendUnreachableError)
+    assert error.transient
+    assert url in error.what
+    assert "LOCALAI_URL" in error.next_step
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "first",
+    [b"", b"HTTP/1.1 2", HEAD, HEAD + b"Content-Length: 99\r\n\r\n{", CHUNKED + b"5\r\nab"],
+)
+async def test_a_reset_connection_may_be_tried_again(ask: Any, first: bytes) -> None:
+    """Before the headers, inside them, after them, inside the body."""
+    async with resetting(first) as url:
+        error = await ask(url)
+    assert isinstance(error, BackendUnreachableError)
+    assert error.transient
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"nonsense\r\n\r\n",
+        HEAD + b"Content-Length: 99\r\n\r\n{",
+        CHUNKED + b"ff\r\n{",
+        CHUNKED + b"zz\r\n",
+        CHUNKED + b"%x\r\n%s\r\n" % (len(EVENT), EVENT),
+        HEAD + b"\r\n",
+    ],
+)
+async def test_an_answer_that_breaks_off_may_be_tried_again(ask: Any, sent: bytes) -> None:
+    """Closed cleanly by LocalAI, which is no better: half an answer is none."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(sent)
+        await exchange.stream.aclose()
+
+    async with scripted(script) as server:
+        error = await ask(server.url)
+    assert isinstance(error, BackendUnreachableError)
+    assert error.transient
+
+
+async def test_a_stream_that_ends_early_without_a_length_is_no_answer() -> None:
+    """Here only the missing end mark tells."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(HEAD + b"\r\n" + EVENT)
+        await exchange.stream.aclose()
+
+    async with scripted(script) as server:
+        error = await text_failure(server.url)
+    assert isinstance(error, BackendUnreachableError)
+    assert "broke off" in error.what
+
+
+async def test_an_error_event_ends_the_call() -> None:
+    """200 and content came first (traps 3 and 5); the wish stands in the text."""
+
+    async def script(exchange: Exchange) -> None:
+        text = "load is in cooldown after a recent failure; retry after 9s"
+        await exchange.events(said("x"), {"error": {"message": text}}, "[DONE]")
+
+    async with scripted(script) as server:
+        error = await text_failure(server.url)
+    assert isinstance(error, BackendBusyError)
+    assert (error.transient, error.retry_after_s) == (True, 9.0)
+
+
+@BOTH
+@pytest.mark.parametrize("body", [b"{", b'{"data": [', b"{}", b'{"choices": 7, "data": 7}'])
+async def test_a_success_with_broken_json_is_a_bad_result(ask: Any, body: bytes) -> None:
+    """Whole by its length, and useless."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(200, body)
+
+    async with scripted(script) as server:
+        assert isinstance(await ask(server.url), BadResultError)
+
+
+@BOTH
+@pytest.mark.parametrize("body", [b"<html>sign in</html>", b"\r\n  <!DOCTYPE html>"])
+async def test_a_page_is_not_localai(ask: Any, body: bytes) -> None:
+    """A router, a login, a wrong port."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(200, body, Content_Type="text/html")
+
+    async with scripted(script) as server:
+        error = await ask(server.url)
+    assert isinstance(error, BackendUnreachableError)
+    assert not error.transient
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("status", "kind", "transient"),
+    [
+        (400, InvalidInputError, None),
+        (401, BackendAuthError, False),
+        (403, BackendAuthError, False),
+        (404, ModelNotFoundError, None),
+        (408, BackendUnreachableError, True),
+        (413, InvalidInputError, None),
+        (418, BackendFailedError, False),
+        (429, BackendBusyError, True),
+        (500, BackendFailedError, False),
+        (502, BackendUnreachableError, True),
+        (503, BackendBusyError, True),
+        (504, BackendUnreachableError, True),
+    ],
+)
+async def test_a_status_without_a_body_has_its_error(
+    ask: Any, status: int, kind: type[InferenceError], transient: bool | None
+) -> None:
+    """LocalAI with opaque errors on sends no more than that."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(status, Retry_After="7")
+
+    async with scripted(script) as server:
+        error = await ask(server.url)
+    assert type(error) is kind
+    if isinstance(error, BackendError):
+        assert error.transient is transient
+    if isinstance(error, BackendBusyError):
+        assert error.retry_after_s == 7.0
+
+
+async def test_an_upload_that_is_cut_off_is_too_large_not_transient() -> None:
+    """LocalAI answers 413 without reading and closes; the answer is often lost (trap 18)."""
+    large = InputPicture(bytes(20_000_000), "image/png", 9, 9)
+    refusal = b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n"
+    async with resetting(refusal) as url, client_for(url) as client:
+        with pytest.raises(ImageRejectedError, match="larger than"):
+            await client.generate_image(image(source=large), timeout_s=5)
+
+
+async def test_an_endless_error_body_is_read_only_in_part() -> None:
+    """What matters stands at its start."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 500 No\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await exchange.chunk(b"x" * 10_000)
+
+    async with scripted(script) as server:
+        assert isinstance(await text_failure(server.url), BackendFailedError)
+
+
+async def test_a_packed_answer_that_cannot_be_unpacked_is_mapped() -> None:
+    """It was not asked for either."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(200, b"not gzip", Content_Encoding="gzip")
+
+    async with scripted(script) as server:
+        error = await text_failure(server.url)
+    assert isinstance(error, BackendUnreachableError)
+    assert not error.transient
+
+
+@pytest.mark.parametrize("url", ["ftp://localhost", "http://", "http://a:b", "nonsense"])
+async def test_an_address_that_is_none_is_mapped(url: str) -> None:
+    """The settings check it first; this is the second line."""
+    error = await text_failure(url)
+    assert isinstance(error, BackendUnreachableError)
+    assert not error.transient
+
+
+HTTPX_ERRORS = [
+    found
+    for name in httpx.__all__
+    if inspect.isclass(found := getattr(httpx, name)) and issubclass(found, Exception)
+]
+
+
+@pytest.mark.parametrize("kind", HTTPX_ERRORS, ids=lambda kind: kind.__name__)
+def test_no_exception_of_httpx_is_unmapped(kind: type[Exception]) -> None:
+    """Each public one is caught and has its sentence."""
+    assert issubclass(kind, _FOREIGN)
+    error = kind.__new__(kind)
+    assert failures.from_network(_network(error), "http://x").what
+
+
+def test_the_specific_exceptions_keep_their_meaning() -> None:
+    """A parent's entry must not stand before its child's."""
+    meant = {
+        httpx.ConnectTimeout: Network.UNREACHABLE,
+        httpx.ReadTimeout: Network.TIMEOUT,
+        httpx.ReadError: Network.BROKEN,
+        httpx.RemoteProtocolError: Network.BROKEN,
+        httpx.LocalProtocolError: Network.MISUSED,
+        httpx.ProxyError: Network.PROXY,
+        httpx.UnsupportedProtocol: Network.BAD_ADDRESS,
+    }
+    assert {kind: _network(kind("x")) for kind in meant} == meant
+
+
+def test_a_certificate_that_is_not_trusted_is_told_from_a_server_that_is_gone() -> None:
+    """Both are a ConnectError; starting LocalAI would not help."""
+    error = httpx.ConnectError("x")
+    error.__cause__ = ssl.SSLCertVerificationError("self-signed")
+    assert _network(error) is Network.UNTRUSTED

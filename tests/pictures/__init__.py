@@ -1,0 +1,1 @@
+"""Pictures in and out: references, decoding, the store, previews."""
