@@ -16,11 +16,17 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio
+
 from inference_mcp.chart import Run, ScheduleRow
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.simulator.world import Event, World
 
-__all__ = ["Asked", "Wish", "build_rows", "overtaken", "send_burst"]
+__all__ = ["PAUSE_S", "Asked", "Wish", "build_rows", "overtaken", "pictures_beside", "send_burst"]
+
+PAUSE_S = 0.3
+"""How long the bulk work is alone, so that what becomes of it can be seen; the long text takes
+more than twice as long, for past its half it would be too good to interrupt."""
 
 _FRESH_MODEL = "phi-4-loose"
 """A model that has not run yet: nobody knows how long it takes, so it may be interrupted."""
@@ -57,7 +63,10 @@ async def send_burst(submit: Callable[[Wish], Awaitable[None]], world: World, pi
     long_text, bulk = _long_text(), _bulk(picture)
     await submit(long_text)
     await world.until(lambda: _has_begun(world, long_text))
-    for wish in (*bulk, _urgent("noon"), *_ordinary(picture)):
+    for wish in bulk:
+        await submit(wish)
+    await anyio.sleep(PAUSE_S)
+    for wish in (_urgent("noon"), *_ordinary(picture)):
         await submit(wish)
     await world.until(lambda: _has_begun(world, bulk[0]))
     await submit(_urgent("night"))
@@ -173,3 +182,13 @@ def overtaken(row: ScheduleRow, rows: Iterable[ScheduleRow]) -> tuple[int, int]:
         and not any(run.start_s <= row.submitted_s < run.end_s for run in other.runs)
     ]
     return len(waiting), sum(row.started_s < other.runs[-1].start_s for other in waiting)
+
+
+def pictures_beside(row: ScheduleRow, rows: Iterable[ScheduleRow]) -> list[str]:
+    """The labels of the pictures that were at work already when this request started."""
+    return [
+        other.label
+        for other in rows
+        if other.kind.makes_picture
+        and any(run.start_s < row.started_s < run.end_s for run in other.runs)
+    ]

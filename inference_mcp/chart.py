@@ -111,10 +111,9 @@ def schedule_bars(rows: Sequence[ScheduleRow], width: int) -> list[str]:
 
 def _fill(cells: list[str], start: float, end: float, mark: str) -> None:
     first = min(int(start * len(cells)), len(cells) - 1)
-    last = max(first + 1, round(end * len(cells)))
-    if mark == "." and end <= start:
-        return
-    cells[first:last] = mark * (min(last, len(cells)) - first)
+    # However short a run is, it is seen; a wait that short was none.
+    last = max(round(end * len(cells)), first + (mark != "."))
+    cells[first:last] = mark * (last - first)
 
 
 def _end_s(rows: Sequence[ScheduleRow]) -> float:

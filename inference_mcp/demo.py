@@ -33,7 +33,7 @@ from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp_types import CallToolResult, TextContent
 
-from inference_mcp.burst import Asked, Wish, build_rows, overtaken, send_burst
+from inference_mcp.burst import Asked, Wish, build_rows, overtaken, pictures_beside, send_burst
 from inference_mcp.chart import ScheduleRow, draw_schedule, schedule_bars
 from inference_mcp.requests import Priority
 from inference_mcp.settings import Settings
@@ -89,7 +89,8 @@ async def _demo(settings: Settings) -> None:
                 async with Client(server) as client:
                     await _show(_Host(client), world, url, folder)
             except Exception as error:
-                raise _DemoError(f"{_reason(error)} The server's log: {log_path}") from error
+                reason = _reason(error).rstrip(".")
+                raise _DemoError(f"{reason}. The server's log: {log_path}") from error
     _tell_next_steps(settings)
 
 
@@ -267,6 +268,8 @@ def _tell_timeline(rows: Sequence[ScheduleRow], asked: Iterable[Asked], peak: in
                 f"{row.label} (critical) came when {waiting} others were waiting and went before "
                 f"{passed} of them."
             )
+            for label in pictures_beside(row, rows):
+                _tell(f"It started beside {label}: a picture cannot be stopped, only waited for.")
     for row in rows:
         if row.preemptions:
             _tell(f"{row.label} was preempted {row.preemptions} x and {jobs[row.label]['state']}.")

@@ -96,7 +96,7 @@ def _check_settings(settings: Settings) -> list[Check]:
     given = sorted(settings.model_fields_set)
     detail = (
         f"LocalAI at {settings.base_url}, "
-        f"{'with a key' if settings.localai_api_key else 'without a key'}; "
+        f"{'with a key' if settings.authorization else 'without a key'}; "
         f"{settings.max_concurrency} at once, {settings.max_queue} may wait; "
         f"a call waits {settings.wait_s:g} s, a request {settings.timeout_s:g} s"
     )
@@ -126,7 +126,9 @@ async def check_backend(backend: InferenceBackend, settings: Settings) -> list[C
         return [*checks, _unchecked("models", "LocalAI cannot be used yet")]
     try:
         with anyio.fail_after(MODELS_LIMIT_S):
-            return [*checks, *await _check_models(backend, settings)]
+            checks += await _check_models(backend, settings)
+            checks.append(_check_memory(await backend.memory_limit(), settings))
+            return checks
     except InferenceError as error:
         return [*checks, Check("models", False, error.what, error.next_step)]
     except TimeoutError:
@@ -155,7 +157,7 @@ def _check_health(health: BackendHealth, settings: Settings) -> list[Check]:
         checks.append(Check("localai_ready", True, "it takes requests"))
     else:
         checks.append(Check("localai_ready", False, health.problem, health.next_step))
-    return [*checks, _check_key(health, has_key=settings.localai_api_key is not None)]
+    return [*checks, _check_key(health, has_key=settings.authorization is not None)]
 
 
 def _check_key(health: BackendHealth, *, has_key: bool) -> Check:
@@ -217,6 +219,21 @@ def _model_step(kind: RequestType, models: Iterable[ModelInfo], settings: Settin
     install = f"Install a model in LocalAI that {_SKILL[kind]}"
     instead = f", or, if one of LocalAI's models can, name it in {variable} or {variable}S"
     return f"{install}{instead}{f' (it does not tell of: {shown})' * bool(shown)}."
+
+
+def _check_memory(limit: int | None, settings: Settings) -> Check:
+    """How many models LocalAI is let hold at once; ``limit`` is its own, ``None`` if untold."""
+    name, asked = "resident_models", settings.max_resident_models
+    if asked == "auto":
+        if limit is None:
+            return Check(name, True, "no limit, for LocalAI does not tell its own", note=True)
+        return Check(name, True, f"{limit or 'no limit'}, as LocalAI itself")
+    shown = f"{asked} at once" if asked else "no limit"
+    if limit and (asked == 0 or asked > limit):
+        above = f"{shown}, which is above LocalAI's own {limit}: it may run out of memory"
+        step = f"Set {_variable('max_resident_models')} to {limit} or auto."
+        return Check(name, True, above, step, note=True)
+    return Check(name, True, f"{shown}, as set")
 
 
 def _unchecked(name: str, because: str) -> Check:

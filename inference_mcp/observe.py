@@ -148,7 +148,8 @@ def sanitized(request: GenerationRequest) -> dict[str, Any]:
     """
     if isinstance(request, ChatRequest):
         return _without_none(
-            messages=[_fingerprint(message.content) for message in request.messages],
+            prompt=_fingerprint("\n".join(message.content for message in request.messages)),
+            messages=len(request.messages),
             images=[f"{p.width_px}x{p.height_px}, {len(p.data)} bytes" for p in request.pictures]
             or None,
             max_tokens=request.max_tokens,

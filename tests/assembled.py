@@ -14,24 +14,19 @@ import anyio
 import anyio.abc
 from mcp_types import CallToolResult, TextContent
 
+from inference_mcp.errors import BackendUnreachableError
 from inference_mcp.jobs import Jobs
 from inference_mcp.observe import JobEvent, Metrics
 from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore
 from inference_mcp.scheduling.scheduler import LocalScheduler
+from inference_mcp.scheduling.state import Limits
 from inference_mcp.surface.resources import Resources
 from inference_mcp.surface.status import Identity
 from inference_mcp.surface.tools import Tools
 from tests.fakes import FakeBackend
 
-try:
-    from inference_mcp.scheduling.state import Limits
-    NEW = True
-except ImportError:
-    from inference_mcp.scheduling.core import Limits
-    NEW = False
-
-__all__ = ["META", "Assembled", "Limits", "assembled", "texts"]
+__all__ = ["META", "NOW", "Assembled", "assembled", "busy", "facts", "size_chars", "texts"]
 
 META = "inference-mcp/job"
 NOW = datetime(2026, 11, 23, 10, 15, 30, tzinfo=UTC)
@@ -96,6 +91,8 @@ async def assembled(
     *,
     max_concurrency: int = 1,
     max_queue: int = 256,
+    max_attempts: int = 1,
+    preemption: Literal["type", "class", "off"] = "off",
     timeout_s: float = 900,
     result_ttl_s: float = 3600,
     wait_s: float = 40,
@@ -115,14 +112,16 @@ async def assembled(
     async def get_backend() -> FakeBackend:
         return backend
 
-    limits = Limits(max_concurrency=max_concurrency, model_concurrency={}, max_queue=max_queue)
+    limits = Limits(
+        max_concurrency=max_concurrency,
+        max_queue=max_queue,
+        max_attempts=max_attempts,
+        preemption=preemption,
+    )
     store = PictureStore(folder / "pictures")
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
-        if NEW:
-            scheduler = LocalScheduler(tasks, limits, backend, jitter=lambda: 0.0)
-        else:
-            scheduler = LocalScheduler(limits)
+        scheduler = LocalScheduler(tasks, limits, backend, jitter=lambda: 0.0)
         jobs = Jobs(
             tasks,
             scheduler=scheduler,
@@ -165,3 +164,17 @@ async def assembled(
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+async def busy(app: Assembled) -> str:
+    """One request of each end, one running and one waiting; gives the running one's id."""
+    await app.call("txt2txt", prompt="Hello")
+    await app.call("txt2img", prompt="a fox", width=64, height=64)
+    app.backend.failure = BackendUnreachableError("It is gone.", "Start it.")
+    await app.call("txt2txt", prompt="Hello")
+    app.backend.failure, app.backend.held = None, True
+    running = await app.start("txt2img", prompt="a fox")
+    await app.start("txt2img", prompt="a fox", priority="batch")
+    cancelled = await app.start("txt2img", prompt="a fox")
+    await app.call("cancel_job", job_id=cancelled)
+    return running

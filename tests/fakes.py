@@ -75,6 +75,7 @@ class FakeBackend:
     """
 
     held: bool = False
+    may_load: bool = True
     failure: Exception | None = None
     text: str = "An answer."
     finish_reason: str = "stop"
@@ -126,12 +127,12 @@ class FakeBackend:
         return self.health
 
     async def load_model(self, model: str, *, timeout_s: float) -> bool:
-        """Be refused, as a user without rights is: the first request carries the load."""
-        return False
+        """Load at once; without ``may_load`` the first request carries the load."""
+        return self.may_load
 
     async def unload_model(self, model: str) -> bool:
-        """Be refused."""
-        return False
+        """Drop it at once, where it may be asked for."""
+        return self.may_load
 
     async def aclose(self) -> None:
         """Nothing is open."""

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from trio.testing import MockClock
 
-from inference_mcp.burst import Asked, Wish, build_rows, overtaken, send_burst
+from inference_mcp.burst import (
+    PAUSE_S,
+    Asked,
+    Wish,
+    build_rows,
+    overtaken,
+    pictures_beside,
+    send_burst,
+)
 from inference_mcp.chart import Run, ScheduleRow
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.simulator.world import Event, World
@@ -26,11 +35,13 @@ def work(prompt: str, number: int, start_s: float, end_s: float, end: str = "end
     ]
 
 
-def row(submitted_s: float, *runs: tuple[float, float]) -> ScheduleRow:
+def row(
+    submitted_s: float, *runs: tuple[float, float], kind: RequestType = RequestType.TXT2TXT
+) -> ScheduleRow:
     """A row of these runs."""
     return ScheduleRow(
-        label="",
-        kind=RequestType.TXT2TXT,
+        label=kind.value,
+        kind=kind,
         priority=Priority.NORMAL,
         submitted_s=submitted_s,
         runs=tuple(Run(start, end) for start, end in runs),
@@ -94,19 +105,31 @@ def test_overtaken_are_those_that_waited_and_started_later() -> None:
     assert overtaken(urgent, rows) == (2, 1)
 
 
-@pytest.mark.parametrize("anyio_backend", ["trio"])  # it knows when all others wait
+def test_beside_are_the_pictures_that_were_at_work_when_it_started() -> None:
+    """Not those that ended or began in that moment, and no text."""
+    ended, goes_on = (row(0.0, (0.0, end_s), kind=RequestType.TXT2IMG) for end_s in (1.0, 2.0))
+    begins, text = row(0.0, (1.0, 2.0), kind=RequestType.IMG2IMG), row(0.0, (0.0, 2.0))
+    urgent = row(0.5, (1.0, 1.5))
+
+    assert pictures_beside(urgent, [ended, begins, text, urgent]) == []
+    assert pictures_beside(urgent, [ended, goes_on, urgent]) == ["txt2img"]
+
+
+@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": MockClock(autojump_threshold=0)})])
 async def test_the_better_ranks_are_asked_for_while_the_bulk_work_is_there() -> None:
     """A person asks just after the long text, then just after a picture, has begun."""
     world = World([])
     begun: list[str] = []
     sent: list[tuple[Wish, int]] = []
+    times: list[float] = []
 
     async def submit(wish: Wish) -> None:
         sent.append((wish, len(begun)))
+        times.append(anyio.current_time())
 
     async def begin() -> None:
         for prompt in ("List sixty names for boats.", "poster number 1"):
-            await anyio.wait_all_tasks_blocked()
+            await anyio.sleep(1)  # virtual, and longer than their pause
             begun.append(prompt)
             world.record("work_start", "m", facts={"prompt": prompt})
 
@@ -122,6 +145,7 @@ async def test_the_better_ranks_are_asked_for_while_the_bulk_work_is_there() -> 
         *[(Priority.NORMAL, 1)] * 5,
         (Priority.CRITICAL, 2),
     ]
+    assert times[5] - times[4] == pytest.approx(PAUSE_S)
     prompts = [wish.prompt for wish, _ in sent]
     assert len(set(prompts)) == len(prompts)
     assert {wish.kind for wish, _ in sent} == set(RequestType)

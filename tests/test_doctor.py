@@ -1,4 +1,4 @@
-"""The doctor: each broken set-up fails with a next step, and taking that step literally mends it."""
+"""The doctor: each broken set-up fails with a next step, and that step, taken, mends it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,16 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
 from trio.testing import MockClock
 
-from inference_mcp.backend import (
-    BackendHealth,
-    ImageOutcome,
-    ModelInfo,
-    TextOutcome,
-    TextProgress,
-)
+from inference_mcp.backend import BackendHealth, InferenceBackend, ModelInfo
 from inference_mcp.doctor import MODELS_LIMIT_S, Check, check_backend, examine, run_doctor
-from inference_mcp.requests import ChatRequest, ImageRequest, RequestType
-from inference_mcp.settings import Settings, load_settings
+from inference_mcp.requests import RequestType
+from inference_mcp.settings import load_settings
 from inference_mcp.simulator.faults import Fault
 from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import SimModel, World
@@ -234,6 +229,32 @@ async def test_a_root_that_was_named_must_be_a_folder(
         assert not await failures(environ)
 
 
+@pytest.mark.parametrize(
+    ("asked", "own", "told"),
+    [
+        ("auto", 2, "2, as LocalAI itself"),
+        ("auto", 0, "no limit, as LocalAI itself"),
+        ("1", 2, "1 at once, as set"),
+        ("3", 2, "above LocalAI's own 2"),
+        ("0", 2, "above LocalAI's own 2"),
+        ("3", 0, "3 at once, as set"),
+    ],
+)
+async def test_the_models_in_memory_are_told_and_more_than_localai_keeps_is_noted(
+    folders: dict[str, str], asked: str, own: int, told: str
+) -> None:
+    """Above LocalAI's own limit it loads beside busy models (trap 15); that is no failure."""
+    async with serving() as (world, url):
+        world.max_active_backends = own
+        environ = folders | {"LOCALAI_URL": url, "INFERENCE_MCP_MAX_RESIDENT_MODELS": asked}
+        checks = {check.name: check for check in await examine(load_settings(environ))}
+
+    found = checks["resident_models"]
+    assert told in found.detail
+    assert found.ok
+    assert found.note is bool(found.next_step) is ("above" in told)
+
+
 @pytest.mark.parametrize("as_json", [False, True])
 async def test_neither_the_key_nor_credentials_are_shown(
     folders: dict[str, str], as_json: bool, capsys: pytest.CaptureFixture[str]
@@ -290,7 +311,7 @@ def test_the_command_tells_a_line_for_each_check_and_the_step_under_a_failure(
 
 
 class _Hanging:
-    """A backend that is healthy and never lists its models."""
+    """As much of a backend as is asked: it is healthy and never lists its models."""
 
     async def check_health(self) -> BackendHealth:
         return BackendHealth(reachable=True, ready=True, key_accepted=True)
@@ -299,26 +320,12 @@ class _Hanging:
         await anyio.sleep_forever()
         return ()
 
-    async def choose_model(self, kind: RequestType, name: str | None) -> str:
-        raise NotImplementedError
-
-    async def generate_text(
-        self, request: ChatRequest, *, timeout_s: float, on_text: TextProgress | None = None
-    ) -> TextOutcome:
-        raise NotImplementedError
-
-    async def generate_image(self, request: ImageRequest, *, timeout_s: float) -> ImageOutcome:
-        raise NotImplementedError
-
-    async def aclose(self) -> None:
-        pass
-
 
 @pytest.mark.parametrize("anyio_backend", [("trio", {"clock": MockClock(autojump_threshold=0)})])
 async def test_localai_that_hangs_does_not_hold_the_doctor_up() -> None:
     """The lists have a time of their own; in virtual time."""
     began = anyio.current_time()
-    checks = await check_backend(_Hanging(), Settings())
+    checks = await check_backend(cast("InferenceBackend", _Hanging()), load_settings({}))
 
     assert anyio.current_time() - began == pytest.approx(MODELS_LIMIT_S)
     assert [check.name for check in checks if not check.ok] == ["models"]

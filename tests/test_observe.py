@@ -315,10 +315,8 @@ IMAGE_REQUEST = ImageRequest(
 def test_sanitized_parameters_of_a_chat_hold_lengths_and_sizes() -> None:
     """What was not said is not told either."""
     assert sanitized(CHAT_REQUEST) == {
-        "messages": [
-            {"characters": 9, "sha256": "213c22ed"},
-            {"characters": 9, "sha256": "647c3a65"},
-        ],
+        "prompt": {"characters": 19, "sha256": "2aef23e9"},
+        "messages": 2,
         "images": ["64x48, 19 bytes"],
         "temperature": 0.5,
         "stop": 1,

@@ -137,7 +137,9 @@ class Core:
         ahead = sum(work for other, work in self._work_s.items() if other <= rank)
         known = ahead > 0.0
         for entry in self.world.running.values():
-            expected_s = self.estimates.service_s(entry.ticket.kind, entry.ticket.model)
+            expected_s = self.estimates.service_s(
+                entry.ticket.kind, entry.ticket.model, entry.ticket.priority
+            )
             if expected_s is not None:
                 known = True
                 ahead += max(0.0, expected_s - (now - (entry.granted_at or now)))
@@ -171,7 +173,6 @@ class Core:
             self.counts.rejected += 1
             raise
         self.world.entries[ticket.id] = entry
-        model.members[ticket.id] = entry
         self._bytes += ticket.input_bytes
         step(self.counts, entry, Event.ENQUEUE)
         self._enqueue(entry)
@@ -203,7 +204,8 @@ class Core:
         step(self.counts, entry, Event.COMPLETE)
         model = self._model(entry)
         model.circuit.succeeded()
-        self.estimates.record(entry.ticket.kind, entry.ticket.model, service_s)
+        ticket = entry.ticket
+        self.estimates.record(ticket.kind, ticket.model, ticket.priority, service_s)
         self._ended(entry)
         return self._decide(now)
 
@@ -236,6 +238,7 @@ class Core:
             at = max(at, until)
         else:
             self._end_lease(entry, now)
+        self._model(entry).members[entry.id] = entry
         self._set_timer(at, "retry", entry.id)
         return True, actions + self._decide(now)
 
@@ -402,7 +405,9 @@ class Core:
         """S16: when LocalAI can be done with a picture, or with a load that is carried."""
         if entry.carries_load:
             return max(now, entry.ticket.deadline)
-        estimate = self.estimates.service_s(entry.ticket.kind, entry.ticket.model)
+        estimate = self.estimates.service_s(
+            entry.ticket.kind, entry.ticket.model, entry.ticket.priority
+        )
         started = entry.granted_at or now
         lasts = ABANDONED_WITHOUT_ESTIMATE_S if estimate is None else ABANDONED_FACTOR * estimate
         return max(now, min(started + lasts, entry.ticket.deadline))
@@ -415,15 +420,13 @@ class Core:
         if not failure.transient:
             model.circuit.succeeded()
             return []
-        if failure.process_dead:
-            if model.healing:
-                return []
-            model.healing = True
-            return [Heal(model.name)]
         if failure.retry_after_s:
             self._block(model, now + failure.retry_after_s)
         if model.circuit.failed(now):
             self._set_timer(model.circuit.open_until or now, "unblock", model.name)
+        if failure.process_dead and model.phase is Phase.RESIDENT and not model.healing:
+            model.healing = True
+            return [Heal(model.name)]
         return []
 
     def _note_load_times(self, model: Model, now: float) -> None:
@@ -447,6 +450,8 @@ class Core:
         if entry.holds_place:
             self.world.places_used -= 1
         entry.leased, entry.lent, entry.abandoned, entry.held = False, False, False, False
+        self._returned(entry)
+        model.members.pop(entry.id, None)
         self.world.lenders.pop(entry.id, None)
         self.world.running.pop(entry.id, None)
         model.leases -= 1
@@ -466,7 +471,6 @@ class Core:
         entry.stopping = False
         self._model(entry).circuit.gave_up(entry.id)
         step(self.counts, entry, Event.PREEMPT)
-        self._returned(entry)
         self._enqueue(entry)
 
     def _retry_due(self, id_: str) -> None:
@@ -503,10 +507,13 @@ class Core:
 
     def _enqueue(self, entry: Entry) -> None:
         ticket = entry.ticket
+        self._model(entry).members[entry.id] = entry
         self._model(entry).queue.push(entry.id, entry.rank, entry.number, entry.due_at)
         newest = self._newest_of.setdefault(entry.rank, [])
         heapq.heappush(newest, (-entry.number, entry.id))
-        entry.expected_s = self.estimates.service_s(ticket.kind, ticket.model) or 0.0
+        entry.expected_s = (
+            self.estimates.service_s(ticket.kind, ticket.model, ticket.priority) or 0.0
+        )
         self._work_s[entry.rank] = self._work_s.get(entry.rank, 0.0) + entry.expected_s
 
     def _leave_queue(self, entry: Entry) -> None:
@@ -601,7 +608,7 @@ class Core:
         """S13: what by all measurements cannot be done in time is better told so now."""
         if self.estimates.measured(ticket.kind, ticket.model) < MEASURED_ENOUGH:
             return
-        service_s = self.estimates.service_s(ticket.kind, ticket.model) or 0.0
+        service_s = self.estimates.service_s(ticket.kind, ticket.model, ticket.priority) or 0.0
         wait_s = self.wait_estimate_s(ticket.rank, now) or 0.0
         left_s = ticket.deadline - now
         if wait_s + service_s > left_s:

@@ -130,6 +130,8 @@ def decide(world: World, now: float) -> list[Action]:
 
 def _stands(swap: Swap) -> bool:
     """S10: a drain for an overdue turn is not taken back while its request waits."""
+    if swap.victim.phase is not Phase.RESIDENT or swap.target.phase is not Phase.ABSENT:
+        return False
     return swap.party is Party.OVERDUE and swap.entry.state is State.QUEUED
 
 
@@ -411,7 +413,9 @@ class _Decider:
     def _protected(self, entry: Entry) -> bool:
         """S7: whose abort would throw away too much, too often."""
         ran_s = self.now - (entry.granted_at or 0.0)
-        expected_s = self.world.estimates.service_s(entry.ticket.kind, entry.ticket.model)
+        expected_s = self.world.estimates.service_s(
+            entry.ticket.kind, entry.ticket.model, entry.ticket.priority
+        )
         return (
             entry.aborts >= MAX_ABORTS
             or entry.granted_overdue

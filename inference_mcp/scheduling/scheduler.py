@@ -189,7 +189,7 @@ class LocalScheduler:
             position=position,
             since_submission_s=now - entry.submitted_at,
             since_grant_s=None if entry.granted_at is None else now - entry.granted_at,
-            estimate_s=self.core.estimates.service_s(ticket.kind, ticket.model),
+            estimate_s=self.core.estimates.service_s(ticket.kind, ticket.model, ticket.priority),
         )
 
     # --- performing ---------------------------------------------------------------------
@@ -320,7 +320,9 @@ class _LocalAdmission:
         return self._core.position(self.ticket.id)
 
     def estimate_s(self) -> float | None:
-        return self._core.estimates.service_s(self.ticket.kind, self.ticket.model)
+        return self._core.estimates.service_s(
+            self.ticket.kind, self.ticket.model, self.ticket.priority
+        )
 
     def load_estimate_s(self) -> float | None:
         return self._core.estimates.load_s(self.ticket.model)

@@ -109,7 +109,7 @@ _PRIORITY = Field(Priority.NORMAL, description="batch yields to all, critical go
 _WAIT = Field(None, description="Seconds to wait before a job id is answered; 0: at once.")
 _MAX_TOKENS = Field(None, description="Longest answer.")
 _TEMPERATURE = Field(None, ge=0, le=2, allow_inf_nan=False, description="Randomness.")
-_IMAGE_FORMS = "Absolute path, id or inference:// URI of an earlier picture, or data: URI."
+_IMAGE_FORMS = "absolute path, id or inference:// URI of an earlier picture, or data: URI."
 
 
 class Arguments(BaseModel):
@@ -194,7 +194,7 @@ class Txt2Img(GenerationArguments):
 class Img2Img(Txt2Img):
     """A picture from a picture and words."""
 
-    image: _Image = Field(description=_IMAGE_FORMS)
+    image: _Image = Field(description=f"One picture: {_IMAGE_FORMS}")
     width: _Side | None = Field(None, description="Pixels; default: the picture's own.")
     height: _Side | None = Field(None, description="Pixels; default: the picture's own.")
 
@@ -205,7 +205,7 @@ class Img2Txt(GenerationArguments):
     image: Annotated[
         _Image | list[_Image],
         WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}, "maxItems": 4}),
-    ] = Field(description=_IMAGE_FORMS + " Up to 4 as a list.")
+    ] = Field(description=f"One picture or a list of up to 4: {_IMAGE_FORMS}")
     prompt: _Text | None = Field(None, description="Question; default: describe it.")
     max_tokens: _Tokens | None = _MAX_TOKENS
     temperature: float | None = _TEMPERATURE
@@ -428,13 +428,14 @@ def _path(loc: tuple[int | str, ...]) -> str:
 def _unknown(model: type[Arguments], loc: tuple[int | str, ...]) -> tuple[str, str]:
     inner: type[Arguments] = ChatMessage if len(loc) > 1 else model
     name = str(loc[-1])[:64]
-    shown = name if name.isprintable() else ascii(name)
+    where = f" in {_path(loc[:-1])}" if len(loc) > 1 else ""
     known = list(inner.model_fields)
     if not known:
-        return f"Unknown parameter {shown!r}.", "This tool takes none."
+        return f"Unknown parameter {ascii(name)}.", "This tool takes none."
     nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)
     listed = ", ".join(known)
-    return f"Unknown parameter {shown!r}.", f"Did you mean {nearest[0]}? It takes: {listed}."
+    what = f"Unknown parameter {ascii(name)}{where}."
+    return what, f"Did you mean {nearest[0]}? It takes: {listed}."
 
 
 def _range(model: type[Arguments], loc: tuple[int | str, ...]) -> str:

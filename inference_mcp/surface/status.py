@@ -19,6 +19,13 @@ from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSn
 
 __all__ = ["Identity", "cancelled", "health", "iso", "models", "queue"]
 
+MAX_SHOWN = 100
+"""Requests of each kind in the queue's body: a result must keep to what hosts take, and what
+is structured goes over the wire twice. The best and the newest ones are shown."""
+
+MAX_MODELS = 300
+"""Models listed, for the same reason; any other one can still be used by name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -37,8 +44,9 @@ def queue(snapshot: QueueSnapshot, jobs: Sequence[Job], now: datetime) -> dict[s
     """``get_queue_status``: what runs, what waits, what is left to fetch."""
     limits = snapshot.limits
     return {
-        "running": [_queued(request) for request in snapshot.running],
-        "waiting": [_queued(request) for request in snapshot.waiting],
+        "running": [_queued(request) for request in snapshot.running[:MAX_SHOWN]],
+        "waiting": [_queued(request) for request in snapshot.waiting[:MAX_SHOWN]],
+        "waiting_total": len(snapshot.waiting),
         "slots": {
             model.name: {"used": model.used, "limit": model.slots, "state": model.phase}
             for model in snapshot.models
@@ -51,9 +59,14 @@ def queue(snapshot: QueueSnapshot, jobs: Sequence[Job], now: datetime) -> dict[s
             "preemption": limits.preemption,
         },
         "intake_open": snapshot.intake_open,
-        "recent": [_recent(job) for job in reversed(jobs) if job.done],
+        "recent": [_recent(job) for job in _newest_ended(jobs)],
         "timestamp": iso(now),
     }
+
+
+def _newest_ended(jobs: Sequence[Job]) -> list[Job]:
+    ended = [job for job in jobs if job.done]
+    return sorted(ended, key=lambda job: job.finished_at or 0.0, reverse=True)[:MAX_SHOWN]
 
 
 def _queued(request: QueuedRequest) -> dict[str, Any]:
@@ -100,7 +113,8 @@ def models(found: Sequence[ModelInfo], kind: RequestType | None, now: datetime) 
     shown = [model for model in found if kind is None or kind in model.abilities]
     unknown = [model for model in found if kind is not None and not model.abilities]
     return {
-        "models": [_model(model) for model in (*shown, *unknown)],
+        "models": [_model(model) for model in (*shown, *unknown)[:MAX_MODELS]],
+        "models_total": len(shown) + len(unknown),
         "defaults": {
             each.value: next((m.id for m in found if each in m.default_for), None)
             for each in RequestType

@@ -120,7 +120,7 @@ _SPECS = (
         "List models",
         "The models that LocalAI offers, what each can do, how that is known, and the defaults.",
         args.ListModels,
-        output=_fields(models="array", defaults="object", timestamp="string"),
+        output=_fields(models="array", models_total="integer", defaults="object", timestamp="string"),
         idempotent=True,
     ),
     _Spec(
@@ -131,6 +131,7 @@ _SPECS = (
         output=_fields(
             running="array",
             waiting="array",
+            waiting_total="integer",
             slots="object",
             limits="object",
             intake_open="boolean",

