@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from inference_mcp import __version__
@@ -17,6 +17,8 @@ from inference_mcp.errors import SettingsError
 __all__ = ["main"]
 
 BAD_SETTINGS = 2
+INTERRUPTED = 130
+"""What shells expect of a program that Ctrl-C ended."""
 
 _SETTINGS = """\
 settings (environment variables; in a host's "env" block):
@@ -28,7 +30,16 @@ settings (environment variables; in a host's "env" block):
                                   tell; likewise TXT2IMG, IMG2IMG, IMG2TXT
   INFERENCE_MCP_MAX_CONCURRENCY   requests at LocalAI at once (1)
   INFERENCE_MCP_MODEL_CONCURRENCY slots of single models: qwen3-8b=4,flux-dev=1 (1 each)
+  INFERENCE_MCP_MAX_RESIDENT_MODELS  models in LocalAI's memory at once: a number, 0 for
+                                  no limit, or what LocalAI says (auto)
+  INFERENCE_MCP_PREEMPTION        what may take a running request's place: type, class
+                                  or off (type)
+  INFERENCE_MCP_OVERDUE_NORMAL_S  seconds of waiting after which a request takes turns
+                                  with the best rank (60)
+  INFERENCE_MCP_OVERDUE_BATCH_S   the same for batch (300)
   INFERENCE_MCP_MAX_QUEUE         waiting requests; the next one is refused (256)
+  INFERENCE_MCP_MAX_ATTEMPTS      tries of one request, the first included (3)
+  INFERENCE_MCP_LOAD_TIMEOUT_S    seconds that a model may take to load (600)
   INFERENCE_MCP_TIMEOUT_S         seconds from submission to result (900)
   INFERENCE_MCP_WAIT_S            seconds until a call answers with a job id, 1-3600 (40)
   INFERENCE_MCP_OUTPUT_DIR        where pictures are kept (inference-mcp in Pictures)
@@ -59,18 +70,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "demo":
         from inference_mcp.demo import run_demo
 
-        return anyio.run(run_demo, settings)
+        return _run(partial(run_demo, settings))
     if options.command == "doctor":
         from inference_mcp.doctor import run_doctor
 
-        return anyio.run(partial(run_doctor, settings, as_json=options.json))
+        return _run(partial(run_doctor, settings, as_json=options.json))
     problem = logs.configure(settings.log_level, settings.log_file)
     if problem:
         logs.log("warning", "log.file", problem=problem)
     from inference_mcp.server import serve_stdio
 
-    anyio.run(partial(serve_stdio, settings, simulate=options.simulate))
+    try:
+        anyio.run(partial(serve_stdio, settings, simulate=options.simulate))
+    except BaseExceptionGroup as group:
+        # The host closed its end of stdout: that is an end as good as any (S20).
+        if group.split(BrokenPipeError)[1] is not None:
+            raise
     return 0
+
+
+def _run(command: Callable[[], Awaitable[int]]) -> int:
+    """Run a command that a person started and may stop with Ctrl-C."""
+    import anyio
+
+    try:
+        return anyio.run(command)
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -274,14 +274,22 @@ class Jobs:
         """The clock that the jobs' times are told in."""
         return self._clock()
 
-    def close(self) -> None:
-        """Take nothing more in; what waits or runs fails with ``shutting_down``, once."""
+    async def close(self, grace_s: float) -> None:
+        """The end of this process (S20): nothing more is taken in, what waits fails at once,
+        what runs has ``grace_s`` seconds to end and then fails too, all with ``shutting_down``.
+        """  # noqa: D205  # one sentence
         self._scheduler.close_nowait()
-        for job in list(self._jobs.values()):
-            if not job.done and job.admission is not None:
-                error = _shutting_down_error()
+        with anyio.move_on_after(grace_s):
+            for job in self._live():
+                await job.wait_done()
+        for job in self._live():
+            error = _shutting_down_error()
+            if job.admission is not None:
                 job.admission.fail_nowait(error)
-                self._finish(job, error=error)
+            self._finish(job, error=error)
+
+    def _live(self) -> list[Job]:
+        return [job for job in self._jobs.values() if not job.done]
 
     # --- one job's way ------------------------------------------------------------------
 

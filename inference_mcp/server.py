@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -122,14 +123,20 @@ async def _app(settings: Settings, base_url: str) -> AsyncIterator[App]:
         try:
             yield app
         finally:
-            jobs.close()
-            tasks.cancel_scope.cancel()
-            with anyio.CancelScope(shield=True), anyio.move_on_after(CLOSE_S):
-                await backend.aclose()
+            with anyio.CancelScope(shield=True):
+                await jobs.close(GRACE_S)
+                tasks.cancel_scope.cancel()
+                with anyio.move_on_after(CLOSE_S):
+                    await backend.aclose()
 
 
-CLOSE_S = 0.5
-"""What closing connections may take: a host kills what lingers (S20)."""
+GRACE_S = 0.5
+"""What runs gets this long to end (S20): a short answer is worth waiting for."""
+CLOSE_S = 0.3
+"""What closing connections may take."""
+DRAIN_S = 0.5
+"""What the last answers get to leave. Together these stay below 1.8 s: hosts send SIGTERM 2 s
+after they closed stdin, and kill after 4 s (S20)."""
 
 
 def _build(
@@ -258,13 +265,24 @@ async def serve_stdio(settings: Settings, *, simulate: bool) -> None:
             try:
                 await server.run(read, write, server.create_initialization_options())
             finally:
-                stdin_ended = not tasks.cancel_scope.cancel_called
+                _exit_soon()
                 tasks.cancel_scope.cancel()
-        if not stdin_ended:
-            # The SDK reads stdin in a thread that cannot be interrupted, and the interpreter
-            # would wait for it. All clean-up is done: the lifespan was left above.
-            logging.shutdown()
-            os._exit(0)
+
+
+def _exit_soon() -> None:
+    """End the process even if a thread of the SDK's hangs in stdin or stdout.
+
+    Neither can be interrupted, and the interpreter would wait for both: for stdin after a
+    signal, for stdout when the host has stopped reading. All clean-up is done by now.
+    """
+
+    def end() -> None:
+        logging.shutdown()
+        os._exit(0)
+
+    timer = threading.Timer(DRAIN_S, end)
+    timer.daemon = True
+    timer.start()
 
 
 async def _stop_on_signal(scope: anyio.CancelScope) -> None:

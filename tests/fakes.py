@@ -41,7 +41,10 @@ MODELS = (
     ModelInfo(VISION_MODEL, {RequestType.IMG2TXT: "localai"}, default_for=(RequestType.IMG2TXT,)),
     ModelInfo("loose", {}),
     ModelInfo(
-        CHAT_MODEL, {RequestType.TXT2TXT: "localai"}, True, default_for=(RequestType.TXT2TXT,)
+        CHAT_MODEL,
+        {RequestType.TXT2TXT: "localai"},
+        loaded=True,
+        default_for=(RequestType.TXT2TXT,),
     ),
 )
 
@@ -133,6 +136,10 @@ class FakeBackend:
     async def unload_model(self, model: str) -> bool:
         """Drop it at once, where it may be asked for."""
         return self.may_load
+
+    async def memory_limit(self) -> int | None:
+        """Not tell."""
+        return None
 
     async def aclose(self) -> None:
         """Nothing is open."""

@@ -25,14 +25,13 @@ from itertools import count
 
 from inference_mcp.errors import DeadlineExceededError, QueueFullError
 from inference_mcp.requests import Rank
-from inference_mcp.scheduling.decisions import World, decide, grant
 from inference_mcp.scheduling.estimates import Estimates
+from inference_mcp.scheduling.ledger import Ledger
 from inference_mcp.scheduling.lifecycle import TERMINAL, Event, State
-from inference_mcp.scheduling.retry import RetryBudget, backoff_s
+from inference_mcp.scheduling.retry import backoff_s
 from inference_mcp.scheduling.state import (
     Abandon,
     Action,
-    Counts,
     End,
     Entry,
     Failure,
@@ -45,109 +44,22 @@ from inference_mcp.scheduling.state import (
     Ticket,
 )
 from inference_mcp.scheduling.steps import step
+from inference_mcp.scheduling.world import grant
 
-__all__ = [
-    "ABANDONED_FACTOR",
-    "ABANDONED_WITHOUT_ESTIMATE_S",
-    "HEAL_REFUSED_S",
-    "MEASURED_ENOUGH",
-    "STAY_FACTOR",
-    "UNMEASURED_LOAD_S",
-    "Core",
-]
+__all__ = ["HEAL_REFUSED_S", "STAY_FACTOR", "UNMEASURED_LOAD_S", "Core"]
 
-ABANDONED_FACTOR = 1.5
-ABANDONED_WITHOUT_ESTIMATE_S = 60.0
 STAY_FACTOR = 2.5
 UNMEASURED_LOAD_S = 10.0
-MEASURED_ENOUGH = 20
-"""S13: measurements below which no request is refused for want of time."""
 HEAL_REFUSED_S = 30.0
 """S15: how long LocalAI keeps a dead process for alive where it may not be told (trap 13)."""
 
 
-class Core:
+class Core(Ledger):
     """One queue. Every change goes through the events below."""
 
     def __init__(self, limits: Limits, estimates: Estimates | None = None) -> None:
-        self.world = World(limits, estimates if estimates is not None else Estimates())
-        self._budget = RetryBudget()
+        super().__init__(limits, estimates)
         self._numbers = count(1)
-        self._bytes = 0
-        self._timers: list[tuple[float, int, str, str]] = []
-        self._timer_numbers = count()
-        self._newest_of: dict[Rank, list[tuple[int, str]]] = {}
-        self._work_s: dict[Rank, float] = {}
-
-    # --- what others may see ------------------------------------------------------------
-
-    @property
-    def limits(self) -> Limits:
-        """The limits in force."""
-        return self.world.limits
-
-    @property
-    def estimates(self) -> Estimates:
-        """What was measured."""
-        return self.world.estimates
-
-    @property
-    def counts(self) -> Counts:
-        """The balance of S19."""
-        return self.world.counts
-
-    def entry(self, id_: str) -> Entry | None:
-        """The request of this id while it waits, runs or is abandoned."""
-        return self.world.entries.get(id_)
-
-    def waiting(self) -> list[Entry]:
-        """Everything that waits, in the order of S1."""
-        return sorted(filter(_waits, self.world.entries.values()), key=lambda e: e.key)
-
-    def leased(self) -> list[Entry]:
-        """Everything that LocalAI may be working on, the oldest grant first."""
-        found = (entry for entry in self.world.entries.values() if entry.leased)
-        return sorted(found, key=lambda e: (e.granted_at or 0.0, e.number))
-
-    def models(self) -> list[Model]:
-        """Every model that was ever asked for, by name."""
-        return [self.world.models[name] for name in sorted(self.world.models)]
-
-    def position(self, id_: str) -> int | None:
-        """1 for the best of the waiting requests; ``None`` if it does not wait."""
-        entry = self.world.entries.get(id_)
-        if entry is None or not _waits(entry):
-            return None
-        others = filter(_waits, self.world.entries.values())
-        return 1 + sum(other.key < entry.key for other in others)
-
-    def is_loading(self, id_: str) -> bool:
-        """Whether the request waits for its model to load, or carries that load."""
-        entry = self.world.entries.get(id_)
-        if entry is None or not (entry.state is State.QUEUED or entry.carries_load):
-            return False
-        return self._model(entry).phase is Phase.LOADING
-
-    def wait_estimate_s(self, rank: Rank, now: float) -> float | None:
-        """About how long a newcomer of this rank waits; ``None`` until something was measured.
-
-        The work that goes before it (what waits in its own and in better ranks, and what is
-        left of what runs), shared among the places.
-        """
-        ahead = sum(work for other, work in self._work_s.items() if other <= rank)
-        known = ahead > 0.0
-        for entry in self.world.running.values():
-            expected_s = self.estimates.service_s(
-                entry.ticket.kind, entry.ticket.model, entry.ticket.priority
-            )
-            if expected_s is not None:
-                known = True
-                ahead += max(0.0, expected_s - (now - (entry.granted_at or now)))
-        return ahead / self.limits.max_concurrency if known else None
-
-    def next_wake(self) -> float | None:
-        """When ``tick`` is due; ``None`` while nothing is."""
-        return self._timers[0][0] if self._timers else None
 
     # --- a request's events -------------------------------------------------------------
 
@@ -164,16 +76,16 @@ class Core:
         self.counts.submitted += 1
         due_at = now + self.limits.overdue_after_s(ticket.priority)
         entry = Entry(ticket, next(self._numbers), now, due_at)
-        model = self._model_of(ticket.model)
-        actions: list[Action] = []
+        self._model_of(ticket.model)
         try:
-            self._refuse_hopeless(ticket, now)
-            actions += self._make_room(ticket, now)
+            self._intake.refuse_hopeless(ticket, now)
+            displaced = self._intake.make_room(ticket, now)
         except (QueueFullError, DeadlineExceededError):
             self.counts.rejected += 1
             raise
         self.world.entries[ticket.id] = entry
-        self._bytes += ticket.input_bytes
+        actions = [self._displace(other, now) for other in displaced]
+        self._intake.hold(ticket)
         step(self.counts, entry, Event.ENQUEUE)
         self._enqueue(entry)
         return actions + self._decide(now)
@@ -234,7 +146,9 @@ class Core:
         at = now + backoff_s(entry.attempts, jitter, failure.retry_after_s)
         if failure.answer_lost and entry.ticket.kind.makes_picture and entry.leased:
             until = self._abandoned_until(entry, now)
-            self._hold(entry, until)
+            self._abandon(entry)
+            entry.held = True
+            self._set_timer(until, "hold", entry.id)
             at = max(at, until)
         else:
             self._end_lease(entry, now)
@@ -321,7 +235,7 @@ class Core:
                 self._set_timer(model.circuit.open_until or now, "unblock", name)
             return None, False, self._decide(now)
         grant(self.world, cause, now, overdue=False)
-        self._unqueue(cause)
+        self._intake.left(cause)
         self._end_lease(cause, now)
         retried, actions = self.attempt_failed(cause.id, failure, jitter, now)
         return cause.id, retried, actions
@@ -360,14 +274,6 @@ class Core:
 
     # --- parts of events ----------------------------------------------------------------
 
-    def _decide(self, now: float) -> list[Action]:
-        actions = decide(self.world, now)
-        for action in actions:
-            if isinstance(action, Grant):
-                self._budget.started(now)
-                self._unqueue(self.world.entries[action.id])
-        return actions
-
     def _grant_heir(self, heir: Entry, now: float) -> list[Action]:
         """S6: the place goes to the one that it was taken for, and to no one else."""
         model = self._model(heir)
@@ -376,8 +282,21 @@ class Core:
             return []
         grant(self.world, heir, now, overdue=False)
         self._budget.started(now)
-        self._unqueue(heir)
+        self._intake.left(heir)
         return [Grant(heir.id)]
+
+    def _displace(self, entry: Entry, now: float) -> Action:
+        """S12: a request of a better rank takes this one's place in a full queue."""
+        self._leave_queue(entry)
+        step(self.counts, entry, Event.FAIL)
+        self.counts.failed -= 1
+        self.counts.rejected += 1
+        self._ended(entry)
+        return End(entry.id, self._intake.full(entry.ticket, now, displaced=True))
+
+    def wait_estimate_s(self, rank: Rank, now: float) -> float | None:
+        """About how long a newcomer of this rank waits; ``None`` until something was measured."""
+        return self._intake.wait_estimate_s(rank, now)
 
     def _cancel_lease(self, entry: Entry, now: float) -> Action:
         """What becomes of the call of a cancelled request."""
@@ -385,32 +304,8 @@ class Core:
             entry.stopping = True
             return Stop(entry.id)
         until = self._abandoned_until(entry, now)
-        if not entry.lent:
-            self.world.places_used -= 1
-        entry.abandoned, entry.lent = True, False
-        self.world.lenders.pop(entry.id, None)
-        self.world.running.pop(entry.id, None)
+        self._abandon(entry)
         return Abandon(entry.id, until)
-
-    def _hold(self, entry: Entry, until: float) -> None:
-        """S14: nobody answers any more, but LocalAI computes: keep the slot for a while."""
-        if not entry.lent:
-            self.world.places_used -= 1
-        entry.abandoned, entry.lent, entry.held = True, False, True
-        self.world.lenders.pop(entry.id, None)
-        self.world.running.pop(entry.id, None)
-        self._set_timer(until, "hold", entry.id)
-
-    def _abandoned_until(self, entry: Entry, now: float) -> float:
-        """S16: when LocalAI can be done with a picture, or with a load that is carried."""
-        if entry.carries_load:
-            return max(now, entry.ticket.deadline)
-        estimate = self.estimates.service_s(
-            entry.ticket.kind, entry.ticket.model, entry.ticket.priority
-        )
-        started = entry.granted_at or now
-        lasts = ABANDONED_WITHOUT_ESTIMATE_S if estimate is None else ABANDONED_FACTOR * estimate
-        return max(now, min(started + lasts, entry.ticket.deadline))
 
     def _judge(self, entry: Entry, failure: Failure, now: float) -> list[Action]:
         """S15: what a failed try says of its model."""
@@ -439,31 +334,6 @@ class Core:
             elif entry.load_s is not None and entry.state is State.QUEUED:
                 entry.load_s += now - max(model.load_began, entry.submitted_at)
 
-    def _block(self, model: Model, until: float) -> None:
-        model.blocked_until = max(model.blocked_until, until)
-        self._set_timer(until, "unblock", model.name)
-
-    def _end_lease(self, entry: Entry, now: float) -> None:
-        if not entry.leased:
-            return
-        model = self._model(entry)
-        if entry.holds_place:
-            self.world.places_used -= 1
-        entry.leased, entry.lent, entry.abandoned, entry.held = False, False, False, False
-        self._returned(entry)
-        model.members.pop(entry.id, None)
-        self.world.lenders.pop(entry.id, None)
-        self.world.running.pop(entry.id, None)
-        model.leases -= 1
-        model.last_used = now
-        if entry.carries_load and model.phase is Phase.LOADING:
-            self.world.set_phase(model, Phase.ABSENT)
-        entry.carries_load = False
-        heir = self.world.entries.get(entry.heir or "")
-        if heir is not None:
-            heir.reserved = False
-        entry.heir = None
-
     def _put_back(self, entry: Entry) -> None:
         """S6: an aborted request waits again at its place by number."""
         entry.aborts += 1
@@ -484,152 +354,3 @@ class Core:
         if entry is not None and entry.held:
             self._end_lease(entry, now)
             self._forget_if_over(entry)
-
-    def _returned(self, entry: Entry) -> None:
-        """S9: the request that a model was loaded for has had its chance."""
-        model = self._model(entry)
-        if model.loaded_for == entry.id:
-            model.loaded_for = None
-
-    def _ended(self, entry: Entry) -> None:
-        model = self._model(entry)
-        self._returned(entry)
-        model.members.pop(entry.id, None)
-        model.circuit.gave_up(entry.id)
-        self._bytes -= entry.ticket.input_bytes
-        self._forget_if_over(entry)
-
-    def _forget_if_over(self, entry: Entry) -> None:
-        if entry.state in TERMINAL and not entry.leased:
-            self.world.entries.pop(entry.id, None)
-
-    # --- the queue ----------------------------------------------------------------------
-
-    def _enqueue(self, entry: Entry) -> None:
-        ticket = entry.ticket
-        self._model(entry).members[entry.id] = entry
-        self._model(entry).queue.push(entry.id, entry.rank, entry.number, entry.due_at)
-        newest = self._newest_of.setdefault(entry.rank, [])
-        heapq.heappush(newest, (-entry.number, entry.id))
-        entry.expected_s = (
-            self.estimates.service_s(ticket.kind, ticket.model, ticket.priority) or 0.0
-        )
-        self._work_s[entry.rank] = self._work_s.get(entry.rank, 0.0) + entry.expected_s
-
-    def _leave_queue(self, entry: Entry) -> None:
-        """Take a request out of its model's queue, if it is in it."""
-        queue = self._model(entry).queue
-        if entry.id in queue:
-            queue.remove(entry.id)
-            self._unqueue(entry)
-
-    def _unqueue(self, entry: Entry) -> None:
-        """Keep the sums over the queue; the heap of the newest forgets by itself."""
-        left = self._work_s.get(entry.rank, 0.0) - entry.expected_s
-        self._work_s[entry.rank] = max(0.0, left)
-        entry.expected_s = 0.0
-        newest = self._newest_of.get(entry.rank, [])
-        if len(newest) > 2 * self.counts.waiting + 64:
-            ids = {id_: number for number, id_ in newest if self._is_queued(id_)}
-            self._newest_of[entry.rank] = [(number, id_) for id_, number in ids.items()]
-            heapq.heapify(self._newest_of[entry.rank])
-
-    def _is_queued(self, id_: str) -> bool:
-        entry = self.world.entries.get(id_)
-        return entry is not None and entry.state is State.QUEUED
-
-    def _make_room(self, ticket: Ticket, now: float) -> list[Action]:
-        """S12: a full queue displaces the newest of the worst rank, if that is worse."""
-        actions: list[Action] = []
-        if not self._is_full(ticket) or self._may_start_at_once(ticket, now):
-            return actions
-        displaced = list(self._displaceable(ticket))
-        if self._is_full(ticket, without=displaced):
-            raise self._full(ticket, now)
-        for entry in displaced:
-            self._leave_queue(entry)
-            step(self.counts, entry, Event.FAIL)
-            self.counts.failed -= 1
-            self.counts.rejected += 1
-            self._ended(entry)
-            actions.append(End(entry.id, self._full(entry.ticket, now, displaced=True)))
-        return actions
-
-    def _is_full(self, ticket: Ticket, without: Iterable[Entry] = ()) -> bool:
-        gone = list(without)
-        number = self.counts.waiting - len(gone)
-        held = self._bytes - sum(entry.ticket.input_bytes for entry in gone)
-        return number >= self.limits.max_queue or held + ticket.input_bytes > (
-            self.limits.max_queue_bytes
-        )
-
-    def _displaceable(self, ticket: Ticket) -> Iterable[Entry]:
-        """The newest of the worst rank, one after the other, until there is room."""
-        taken: list[Entry] = []
-        for rank in sorted(self._newest_of, reverse=True):
-            if rank <= ticket.rank:
-                return taken
-            heap = self._newest_of[rank]
-            while heap and self._is_full(ticket, without=taken):
-                _, id_ = heapq.heappop(heap)
-                if self._is_queued(id_) and self.world.entries[id_] not in taken:
-                    taken.append(self.world.entries[id_])
-        return taken
-
-    def _may_start_at_once(self, ticket: Ticket, now: float) -> bool:
-        """Whether the newcomer would not wait at all."""
-        model = self.world.models[ticket.model]
-        return (
-            self._bytes + ticket.input_bytes <= self.limits.max_queue_bytes
-            and self.world.places_used < self.limits.max_concurrency
-            and model.phase is Phase.RESIDENT
-            and model.leases < model.slots
-            and not len(model.queue)
-            and not self.world.lenders
-            and not model.blocked(now)
-        )
-
-    def _full(self, ticket: Ticket, now: float, *, displaced: bool = False) -> QueueFullError:
-        wait_s = self.wait_estimate_s(ticket.rank, now)
-        about = f" Its wait would be about {wait_s:.0f} s." if wait_s is not None else ""
-        what = (
-            "The queue was full, and a request of a better rank took this one's place."
-            if displaced
-            else f"The queue is full: {self.counts.waiting} requests wait already.{about}"
-        )
-        return QueueFullError(
-            what,
-            "Call again in a while, or cancel waiting jobs that are no longer needed.",
-            depth=self.counts.waiting,
-            wait_s=wait_s,
-        )
-
-    def _refuse_hopeless(self, ticket: Ticket, now: float) -> None:
-        """S13: what by all measurements cannot be done in time is better told so now."""
-        if self.estimates.measured(ticket.kind, ticket.model) < MEASURED_ENOUGH:
-            return
-        service_s = self.estimates.service_s(ticket.kind, ticket.model, ticket.priority) or 0.0
-        wait_s = self.wait_estimate_s(ticket.rank, now) or 0.0
-        left_s = ticket.deadline - now
-        if wait_s + service_s > left_s:
-            raise DeadlineExceededError(
-                f"It would take about {wait_s + service_s:.0f} s, but only {left_s:.0f} s are "
-                "allowed from submission to result.",
-                "Call again when the queue is shorter, or have INFERENCE_MCP_TIMEOUT_S raised.",
-            )
-
-    def _model_of(self, name: str) -> Model:
-        model = self.world.models.get(name)
-        if model is None:
-            model = self.world.models[name] = Model(name, self.limits.slots_of(name))
-        return model
-
-    def _set_timer(self, at: float, what: str, name: str) -> None:
-        heapq.heappush(self._timers, (at, next(self._timer_numbers), what, name))
-
-    def _model(self, entry: Entry) -> Model:
-        return self.world.models[entry.ticket.model]
-
-
-def _waits(entry: Entry) -> bool:
-    return entry.state in (State.QUEUED, State.RETRYING)

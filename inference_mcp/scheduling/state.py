@@ -251,9 +251,9 @@ class Model:
     """One model: its queue, its slots, its place in LocalAI's memory.
 
     ``leases`` counts what LocalAI may compute on it, abandoned pictures included. ``members``
-    are its live requests (waiting, in back-off, or running at LocalAI). ``loaded_for`` is the request that
-    its load was begun for, until that has had its chance (S9); ``first`` one that goes before
-    all others once it is loaded (S10). ``load_lent``: its load has lent its place (S6).
+    are its live requests (waiting, in back-off, or running at LocalAI). ``loaded_for`` is the
+    request that its load was begun for, until that has had its chance (S9); ``first`` one that
+    goes before all others once it is loaded (S10). ``load_lent``: its load has lent its place (S6).
     """
 
     name: str

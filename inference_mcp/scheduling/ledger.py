@@ -1,0 +1,187 @@
+"""The bookkeeping under the queue's events: leases, timers, what was forgotten. Pure.
+
+``core`` builds the events on it; below it are the state (``world``), what may wait (``intake``)
+and the decisions. Times are seconds of the caller's monotonic clock.
+"""
+
+from __future__ import annotations
+
+import heapq
+from itertools import count
+
+from inference_mcp.scheduling.decisions import decide
+from inference_mcp.scheduling.estimates import Estimates
+from inference_mcp.scheduling.intake import Intake
+from inference_mcp.scheduling.lifecycle import TERMINAL, State
+from inference_mcp.scheduling.retry import RetryBudget
+from inference_mcp.scheduling.state import Action, Counts, Entry, Grant, Limits, Model, Phase
+from inference_mcp.scheduling.world import World
+
+__all__ = ["ABANDONED_FACTOR", "ABANDONED_WITHOUT_ESTIMATE_S", "Ledger"]
+
+ABANDONED_FACTOR = 1.5
+ABANDONED_WITHOUT_ESTIMATE_S = 60.0
+
+
+class Ledger:
+    """One queue's state, and the small steps that events are made of."""
+
+    def __init__(self, limits: Limits, estimates: Estimates | None = None) -> None:
+        self.world = World(limits, estimates if estimates is not None else Estimates())
+        self._intake = Intake(self.world)
+        self._budget = RetryBudget()
+        self._timers: list[tuple[float, int, str, str]] = []
+        self._timer_numbers = count()
+
+    # --- what others may see ------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force."""
+        return self.world.limits
+
+    @property
+    def estimates(self) -> Estimates:
+        """What was measured."""
+        return self.world.estimates
+
+    @property
+    def counts(self) -> Counts:
+        """The balance of S19."""
+        return self.world.counts
+
+    def entry(self, id_: str) -> Entry | None:
+        """The request of this id while it waits, runs or is abandoned."""
+        return self.world.entries.get(id_)
+
+    def waiting(self) -> list[Entry]:
+        """Everything that waits, in the order of S1."""
+        return sorted(filter(_waits, self.world.entries.values()), key=lambda e: e.key)
+
+    def leased(self) -> list[Entry]:
+        """Everything that LocalAI may be working on, the oldest grant first."""
+        found = (entry for entry in self.world.entries.values() if entry.leased)
+        return sorted(found, key=lambda e: (e.granted_at or 0.0, e.number))
+
+    def models(self) -> list[Model]:
+        """Every model that was ever asked for, by name."""
+        return [self.world.models[name] for name in sorted(self.world.models)]
+
+    def position(self, id_: str) -> int | None:
+        """1 for the best of the waiting requests; ``None`` if it does not wait."""
+        entry = self.world.entries.get(id_)
+        if entry is None or not _waits(entry):
+            return None
+        others = filter(_waits, self.world.entries.values())
+        return 1 + sum(other.key < entry.key for other in others)
+
+    def is_loading(self, id_: str) -> bool:
+        """Whether the request waits for its model to load, or carries that load."""
+        entry = self.world.entries.get(id_)
+        if entry is None or not (entry.state is State.QUEUED or entry.carries_load):
+            return False
+        return self._model(entry).phase is Phase.LOADING
+
+    def next_wake(self) -> float | None:
+        """When ``tick`` is due; ``None`` while nothing is."""
+        return self._timers[0][0] if self._timers else None
+
+    # --- leases -------------------------------------------------------------------------
+
+    def _decide(self, now: float) -> list[Action]:
+        actions = decide(self.world, now)
+        for action in actions:
+            if isinstance(action, Grant):
+                self._budget.started(now)
+                self._intake.left(self.world.entries[action.id])
+        return actions
+
+    def _end_lease(self, entry: Entry, now: float) -> None:
+        if not entry.leased:
+            return
+        model = self._model(entry)
+        if entry.holds_place:
+            self.world.places_used -= 1
+        entry.leased, entry.lent, entry.abandoned, entry.held = False, False, False, False
+        self._returned(entry)
+        model.members.pop(entry.id, None)
+        self.world.lenders.pop(entry.id, None)
+        self.world.running.pop(entry.id, None)
+        model.leases -= 1
+        model.last_used = now
+        if entry.carries_load and model.phase is Phase.LOADING:
+            self.world.set_phase(model, Phase.ABSENT)
+        entry.carries_load = False
+        heir = self.world.entries.get(entry.heir or "")
+        if heir is not None:
+            heir.reserved = False
+        entry.heir = None
+
+    def _abandon(self, entry: Entry) -> None:
+        """Nobody waits for this call any more: its place is free, its model's slot is not."""
+        if entry.holds_place:
+            self.world.places_used -= 1
+        entry.abandoned, entry.lent = True, False
+        self.world.lenders.pop(entry.id, None)
+        self.world.running.pop(entry.id, None)
+
+    def _abandoned_until(self, entry: Entry, now: float) -> float:
+        """S16: when LocalAI can be done with a picture, or with a load that is carried."""
+        if entry.carries_load:
+            return max(now, entry.ticket.deadline)
+        estimate = self.estimates.service_s(
+            entry.ticket.kind, entry.ticket.model, entry.ticket.priority
+        )
+        started = entry.granted_at or now
+        lasts = ABANDONED_WITHOUT_ESTIMATE_S if estimate is None else ABANDONED_FACTOR * estimate
+        return max(now, min(started + lasts, entry.ticket.deadline))
+
+    def _returned(self, entry: Entry) -> None:
+        """S9: the request that a model was loaded for has had its chance."""
+        model = self._model(entry)
+        if model.loaded_for == entry.id:
+            model.loaded_for = None
+
+    def _ended(self, entry: Entry) -> None:
+        model = self._model(entry)
+        self._returned(entry)
+        model.members.pop(entry.id, None)
+        model.circuit.gave_up(entry.id)
+        self._intake.forget(entry)
+        self._forget_if_over(entry)
+
+    def _forget_if_over(self, entry: Entry) -> None:
+        if entry.state in TERMINAL and not entry.leased:
+            self.world.entries.pop(entry.id, None)
+
+    # --- queue, models, timers ----------------------------------------------------------
+
+    def _enqueue(self, entry: Entry) -> None:
+        self.world.enqueue(entry)
+        self._intake.entered(entry)
+
+    def _leave_queue(self, entry: Entry) -> None:
+        """Take a request out of its model's queue, if it is in it."""
+        if entry.id in self._model(entry).queue:
+            self.world.dequeue(entry)
+            self._intake.left(entry)
+
+    def _block(self, model: Model, until: float) -> None:
+        model.blocked_until = max(model.blocked_until, until)
+        self._set_timer(until, "unblock", model.name)
+
+    def _model_of(self, name: str) -> Model:
+        model = self.world.models.get(name)
+        if model is None:
+            model = self.world.models[name] = Model(name, self.limits.slots_of(name))
+        return model
+
+    def _set_timer(self, at: float, what: str, name: str) -> None:
+        heapq.heappush(self._timers, (at, next(self._timer_numbers), what, name))
+
+    def _model(self, entry: Entry) -> Model:
+        return self.world.models[entry.ticket.model]
+
+
+def _waits(entry: Entry) -> bool:
+    return entry.state in (State.QUEUED, State.RETRYING)

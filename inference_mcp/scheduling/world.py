@@ -1,0 +1,121 @@
+"""The whole mutable state of a queue, and the one way in which a lease begins. Pure.
+
+``core`` changes it as events come in, ``decisions`` as it grants; nobody else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from inference_mcp.scheduling.estimates import Estimates
+from inference_mcp.scheduling.lifecycle import Event
+from inference_mcp.scheduling.state import Counts, Entry, Limits, Model, Party, Phase
+from inference_mcp.scheduling.steps import step
+
+__all__ = ["Swap", "World", "grant"]
+
+
+@dataclass(slots=True)
+class Swap:
+    """A model on its way out for another; ``party`` decided it, for ``entry``."""
+
+    victim: Model
+    target: Model
+    party: Party
+    contested: bool
+    entry: Entry
+
+
+@dataclass(slots=True)
+class World:
+    """Everything that a queue knows.
+
+    ``entries`` are the requests that wait, run or hold a lease; ``running`` those of them that
+    LocalAI works on for somebody; ``lenders`` the pictures that lent their place, best first to
+    be repaid (S6). ``places_used`` counts the leases that hold a place, ``occupied`` the models
+    that are in LocalAI's memory or on their way into it. ``turn`` is whose turn a contested
+    grant is (S8). ``loads_allowed`` turns false when LocalAI refuses to load on request (S11).
+    """
+
+    limits: Limits
+    estimates: Estimates
+    counts: Counts = field(default_factory=Counts)
+    entries: dict[str, Entry] = field(default_factory=dict)
+    models: dict[str, Model] = field(default_factory=dict)
+    busy: dict[str, Model] = field(default_factory=dict)
+    loading: dict[str, Model] = field(default_factory=dict)
+    running: dict[str, Entry] = field(default_factory=dict)
+    lenders: dict[str, Entry] = field(default_factory=dict)
+    swaps: list[Swap] = field(default_factory=list)
+    turn: Party = Party.RANK
+    places_used: int = 0
+    occupied: int = 0
+    loads_allowed: bool = True
+
+    def with_work(self) -> Iterator[Model]:
+        """The models for which something waits."""
+        return iter(self.busy.values())
+
+    def best_of(self, model: Model) -> Entry:
+        """The best by rank and number that waits for a model with work (S1)."""
+        return self.entries[model.queue.best() or ""]
+
+    def first_due_of(self, model: Model) -> Entry:
+        """The one that waits for a model with work and is overdue longest, or first (S8)."""
+        return self.entries[model.queue.first_due() or ""]
+
+    def enqueue(self, entry: Entry) -> None:
+        """Put a request at its place in its model's queue."""
+        model = self.models[entry.ticket.model]
+        model.members[entry.id] = entry
+        model.queue.push(entry.id, entry.rank, entry.number, entry.due_at)
+        self.busy[model.name] = model
+
+    def dequeue(self, entry: Entry) -> None:
+        """Take a request out of its model's queue."""
+        model = self.models[entry.ticket.model]
+        model.queue.remove(entry.id)
+        if not len(model.queue):
+            del self.busy[model.name]
+
+    def set_phase(self, model: Model, phase: Phase) -> None:
+        """Note where a model is."""
+        self.occupied += (phase is not Phase.ABSENT) - (model.phase is not Phase.ABSENT)
+        model.phase = phase
+        if phase is Phase.LOADING:
+            self.loading[model.name] = model
+        else:
+            self.loading.pop(model.name, None)
+
+
+def grant(
+    world: World, entry: Entry, now: float, *, overdue: bool, carries_load: bool = False
+) -> None:
+    """Give a waiting request a place and its model's slot."""
+    model = world.models[entry.ticket.model]
+    world.dequeue(entry)
+    step(world.counts, entry, Event.GRANT)
+    entry.granted_at = now
+    entry.attempts += 1
+    entry.leased, entry.lent, entry.stopping = True, False, False
+    entry.reserved, entry.heir = False, None
+    entry.granted_overdue, entry.carries_load = overdue, carries_load
+    if model.first == entry.id:
+        model.first = None
+    model.leases += 1
+    model.last_used = now
+    model.circuit.started(entry.id)
+    world.running[entry.id] = entry
+    world.places_used += 1
+    _borrow_from_loads(world)
+
+
+def _borrow_from_loads(world: World) -> None:
+    """S6: what runs may use the places that loads hold; those loads have lent for good."""
+    if not world.loading:
+        return
+    holding = [model for model in world.loading.values() if not model.load_lent]
+    excess = world.places_used + len(holding) - world.limits.max_concurrency
+    for model in holding[: max(0, excess)]:
+        model.load_lent = True
