@@ -79,6 +79,7 @@ class FakeBackend:
 
     held: bool = False
     may_load: bool = True
+    load_gate: anyio.Event | None = None
     failure: Exception | None = None
     text: str = "An answer."
     finish_reason: str = "stop"
@@ -130,7 +131,9 @@ class FakeBackend:
         return self.health
 
     async def load_model(self, model: str, *, timeout_s: float) -> bool:
-        """Load at once; without ``may_load`` the first request carries the load."""
+        """Load when ``load_gate`` is set; without ``may_load`` the first request carries it."""
+        if self.load_gate is not None:
+            await self.load_gate.wait()
         return self.may_load
 
     async def unload_model(self, model: str) -> bool:

@@ -193,9 +193,7 @@ def run_ours(
     )
     for arrival in arrivals:
         world.run_until(arrival.at_s)
-        world.submit(
-            arrival.kind, arrival.model, arrival.priority, service_s=arrival.service_s
-        )
+        world.submit(arrival.kind, arrival.model, arrival.priority, service_s=arrival.service_s)
     last_at = world.now
     world.run()
     outcome = Outcome(loads=len(world.loads), drained_s=world.now - last_at)

@@ -82,6 +82,19 @@ async def test_text_is_one_block_with_the_answer_alone(tmp_path: Path) -> None:
         assert (told["seed"], told["path"], told["uri"]) == (None, None, None)
 
 
+@pytest.mark.parametrize(("answer", "fits"), [('{"age": 36}', True), ("Sure! 36", False)])
+async def test_an_answer_is_held_against_the_schema_that_was_asked_for(
+    answer: str, fits: bool, tmp_path: Path
+) -> None:
+    """One that misses it is a bad result, and is not shown."""
+    async with assembled(tmp_path, FakeBackend(text=answer)) as app:
+        schema = {"type": "object", "required": ["age"]}
+        result = await app.call("txt2txt", prompt="Hello", response_schema=schema)
+        assert result.is_error is not fits
+        assert texts(result)[0].startswith(answer if fits else "[bad_result] ")
+        assert (answer in texts(result)[0]) is fits
+
+
 @pytest.mark.parametrize(
     ("backend", "told"),
     [
