@@ -37,6 +37,15 @@ settings (environment variables; in a host's "env" block):
   INFERENCE_MCP_OVERDUE_NORMAL_S  seconds of waiting after which a request takes turns
                                   with the best rank (60)
   INFERENCE_MCP_OVERDUE_BATCH_S   the same for batch (300)
+  INFERENCE_MCP_MAX_RESIDENT_MODELS
+                                  models in LocalAI's memory at once, 0 for no limit
+                                  (auto: LocalAI's own limit where it tells)
+  INFERENCE_MCP_PREEMPTION        what may take a running request's place: type, class
+                                  or off (type)
+  INFERENCE_MCP_OVERDUE_NORMAL_S  seconds until a waiting request gets turns of its own
+  INFERENCE_MCP_OVERDUE_BATCH_S   (60, and 300 for batch)
+  INFERENCE_MCP_MAX_ATTEMPTS      tries of one request, the first included (3)
+  INFERENCE_MCP_LOAD_TIMEOUT_S    seconds that a model may take to load (600)
   INFERENCE_MCP_MAX_QUEUE         waiting requests; the next one is refused (256)
   INFERENCE_MCP_MAX_ATTEMPTS      tries of one request, the first included (3)
   INFERENCE_MCP_LOAD_TIMEOUT_S    seconds that a model may take to load (600)

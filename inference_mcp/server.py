@@ -64,6 +64,10 @@ class App:
     warm_up: Callable[[], None]
 
 
+LEARN_EVERY_S = 5.0
+"""How often LocalAI is asked for what it has not told yet, while requests come in."""
+
+
 class _LazyBackend:
     """The LocalAI client, imported and made when it is first needed (or warmed up).
 
@@ -74,18 +78,23 @@ class _LazyBackend:
         self._make = make
         self._lock = anyio.Lock()
         self._made: InferenceBackend | None = None
-        self._settled = False
-        self.when_made: Callable[[InferenceBackend], Awaitable[bool]] | None = None
+        self._learned = False
+        self._learn_again_at = 0.0
+        self.learn: Callable[[InferenceBackend], Awaitable[bool]] | None = None
 
     async def __call__(self) -> InferenceBackend:
-        if self._made is not None and self._settled:
-            return self._made
-        async with self._lock:
-            if self._made is None:
-                self._made = await self._make()
-            if not self._settled and self.when_made is not None:
-                self._settled = await self.when_made(self._made)
-            return self._made
+        if self._made is None or self._may_learn():
+            async with self._lock:
+                if self._made is None:
+                    self._made = await self._make()
+                if self.learn is not None and self._may_learn():
+                    self._learned = await self.learn(self._made)
+                    self._learn_again_at = anyio.current_time() + LEARN_EVERY_S
+        return self._made
+
+    def _may_learn(self) -> bool:
+        """Until LocalAI has told; those who wait for one attempt do not make the next."""
+        return not self._learned and anyio.current_time() >= self._learn_again_at
 
     async def load_model(self, model: str, *, timeout_s: float) -> bool:
         """See ``scheduling.scheduler.ModelControl``."""
@@ -152,7 +161,7 @@ def _build(
     scheduler = LocalScheduler(
         tasks, _limits(settings), backend, load_timeout_s=settings.load_timeout_s
     )
-    backend.when_made = partial(_learn_memory, settings, scheduler)
+    backend.learn = partial(_learn_memory, settings, scheduler)
     store = PictureStore(settings.output_folder)
     jobs = Jobs(
         tasks,

@@ -160,7 +160,7 @@ async def assembled(
             )
         except Exception as error:  # raised below, outside of the group
             failure = error
-        jobs.close()
+        await jobs.close(0)
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -210,7 +210,7 @@ class LocalAIClient:
         async with self._sent("POST", path, body, Asked(model)) as response:
             if response.status_code == 200:
                 return True
-            if response.status_code in (401, 403, 404, 405):
+            if response.status_code in (401, 403, 404, 405, 501):
                 return False
             raise await self._refusal(response, Asked(model))
 

@@ -104,9 +104,9 @@ class LocalAdmission:
             self.ticket.kind, self.ticket.model, self.ticket.priority
         )
 
-    def load_estimate_s(self) -> float | None:
-        """See ``Admission.load_estimate_s``."""
-        return self._core.estimates.load_s(self.ticket.model)
+    def time_left_s(self) -> float | None:
+        """See ``Admission.time_left_s``."""
+        return self._core.time_left_s(self.ticket.id, self._clock())
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[Lease]:

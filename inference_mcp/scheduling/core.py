@@ -294,6 +294,31 @@ class Core(Ledger):
         self._ended(entry)
         return End(entry.id, self._intake.full(entry.ticket, now, displaced=True))
 
+    def time_left_s(self, id_: str, now: float) -> float | None:
+        """About how long until a request's result; ``None`` until its like was measured.
+
+        Of a running one, what is left of its call; of a waiting one, the work that goes before
+        it and what is left of what runs, shared among the places, its model's load if that is
+        still to come, and its own call.
+        """
+        entry = self.world.entries.get(id_)
+        own_s = self._expected_s(entry) if entry is not None else None
+        if entry is None or own_s is None or entry.state in TERMINAL:
+            return None
+        if entry.state is State.PROCESSING:
+            return max(0.0, (entry.granted_at or now) + own_s - now)
+        ahead = sum(
+            self._expected_s(other) or 0.0 for other in self.waiting() if other.key < entry.key
+        )
+        for other in self.world.running.values():
+            left = (other.granted_at or now) + (self._expected_s(other) or 0.0) - now
+            ahead += max(0.0, left)
+        model = self._model(entry)
+        load_s = 0.0 if model.phase is Phase.RESIDENT else self.estimates.load_s(model.name) or 0.0
+        if model.phase is Phase.LOADING:
+            load_s = max(0.0, model.load_began + load_s - now)
+        return ahead / self.limits.max_concurrency + load_s + own_s
+
     def wait_estimate_s(self, rank: Rank, now: float) -> float | None:
         """About how long a newcomer of this rank waits; ``None`` until something was measured."""
         return self._intake.wait_estimate_s(rank, now)

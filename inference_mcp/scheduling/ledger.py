@@ -86,6 +86,10 @@ class Ledger:
         """When ``tick`` is due; ``None`` while nothing is."""
         return self._timers[0][0] if self._timers else None
 
+    def _expected_s(self, entry: Entry) -> float | None:
+        ticket = entry.ticket
+        return self.estimates.service_s(ticket.kind, ticket.model, ticket.priority)
+
     # --- leases -------------------------------------------------------------------------
 
     def _decide(self, now: float) -> list[Action]:

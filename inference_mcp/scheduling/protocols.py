@@ -151,8 +151,8 @@ class Admission(Protocol):
         """About how long its call takes, in seconds; ``None`` until one was measured."""
         ...
 
-    def load_estimate_s(self) -> float | None:
-        """About how long its model takes to load; ``None`` until it was measured."""
+    def time_left_s(self) -> float | None:
+        """About how long until the result, in seconds; ``None`` until its like was measured."""
         ...
 
     def lease(self) -> AbstractAsyncContextManager[Lease]:
