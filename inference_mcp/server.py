@@ -24,7 +24,7 @@ from typing import Any
 import anyio
 import mcp_types as types
 from anyio.abc import TaskGroup
-from mcp.server.context import ServerRequestContext
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from mcp.shared.exceptions import MCPError
@@ -40,6 +40,7 @@ from inference_mcp.pictures.store import PictureStore
 from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits
 from inference_mcp.settings import NOT_IN_FORCE, Settings
+from inference_mcp.surface.cancels import HostCancels
 from inference_mcp.surface.resources import Resources, UnknownResourceError
 from inference_mcp.surface.status import Identity
 from inference_mcp.surface.tools import TOOL_NAMES, Tools, list_tools
@@ -61,6 +62,7 @@ class App:
 
     tools: Tools
     resources: Resources
+    cancels: HostCancels
     warm_up: Callable[[], None]
 
 
@@ -193,7 +195,7 @@ def _build(
             warm = True
             tasks.start_soon(backend, name="warm up")
 
-    return App(tools, Resources(tools, store), warm_up), jobs
+    return App(tools, Resources(tools, store), HostCancels(jobs), warm_up), jobs
 
 
 def _limits(settings: Settings) -> Limits:
@@ -242,7 +244,7 @@ def build_server(settings: Settings, base_url: str) -> Server[App]:
             yield app
             log("info", "server.stopped")
 
-    return Server[App](
+    server = Server[App](
         "inference-mcp",
         version=__version__,
         title="Local inference",
@@ -256,6 +258,8 @@ def build_server(settings: Settings, base_url: str) -> Server[App]:
         on_read_resource=_read_resource,
         on_completion=_complete,
     )
+    server.middleware.append(_hear_cancels)
+    return server
 
 
 async def serve_stdio(settings: Settings, *, simulate: bool) -> None:
@@ -323,7 +327,19 @@ async def _call_tool(ctx: _Context, params: types.CallToolRequestParams) -> type
     async def report(progress: float, message: str) -> None:
         await ctx.session.report_progress(progress, None, message)
 
-    return await ctx.lifespan_context.tools.call(params.name, params.arguments, report)
+    app = ctx.lifespan_context
+    submitted = partial(app.cancels.submitted, ctx.request_id)
+    result = await app.tools.call(params.name, params.arguments, report, submitted)
+    app.cancels.answered(ctx.request_id)
+    return result
+
+
+async def _hear_cancels(ctx: _Context, call_next: CallNext) -> HandlerResult:
+    """S17: the reason of a host's cancel, which only the notification tells."""
+    if ctx.method == "notifications/cancelled" and ctx.params is not None:
+        params = ctx.params
+        ctx.lifespan_context.cancels.cancelled(params.get("requestId"), params.get("reason"))
+    return await call_next(ctx)
 
 
 async def _list_resources(

@@ -16,7 +16,7 @@ from mcp_types import CallToolResult, TextContent
 
 from inference_mcp.errors import BackendUnreachableError
 from inference_mcp.jobs import Jobs
-from inference_mcp.observe import JobEvent, Metrics
+from inference_mcp.observe import JobEvent, JobFinished, Metrics
 from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore
 from inference_mcp.scheduling.scheduler import LocalScheduler
@@ -62,9 +62,21 @@ class Assembled:
         result = await self.call(tool, **arguments, wait_seconds=0)
         return str(facts(result)["job_id"])
 
-    def ends(self) -> list[str]:
-        """The terminal states told so far, in order."""
-        return [str(event.state) for event in self.events if hasattr(event, "state")]
+    async def chat(self, **more: Any) -> str:
+        """A chat that nobody waits for; its job's id."""
+        return await self.start("txt2txt", prompt="Hello", **more)
+
+    async def picture(self, **more: Any) -> str:
+        """A picture that nobody waits for; its job's id."""
+        return await self.start("txt2img", prompt="a fox", **more)
+
+    def ends(self) -> list[JobFinished]:
+        """The ends of jobs told so far, in order."""
+        return [event for event in self.events if isinstance(event, JobFinished)]
+
+    def terminal(self, job_id: str) -> list[str]:
+        """The states in which a job was told to have ended; one, if all is well."""
+        return [event.state for event in self.ends() if event.job_id == job_id]
 
 
 def texts(result: CallToolResult) -> list[str]:

@@ -204,6 +204,8 @@ class LocalAdmission:
     # --- inside -------------------------------------------------------------------------
 
     async def _wait_granted(self) -> None:
+        if self._end is None and not self._waits():
+            return
         with anyio.CancelScope(deadline=self.ticket.deadline):
             while self._waits():
                 await self._wake.wait()

@@ -41,7 +41,11 @@ Preemption: TypeAlias = Literal["type", "class", "off"]
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What the queue knows of a request; nothing of its content."""
+    """What the queue knows of a request; nothing of its content.
+
+    ``deadline`` is a time of the queue's clock. ``rank`` is (class, type); the smaller is
+    served first (S1).
+    """
 
     id: str
     kind: RequestType
@@ -49,11 +53,11 @@ class Ticket:
     model: str
     deadline: float
     input_bytes: int = 0
+    rank: Rank = field(init=False)
 
-    @property
-    def rank(self) -> Rank:
-        """(class, type); the smaller is served first (S1)."""
-        return rank_of(self.priority, self.kind)
+    def __post_init__(self) -> None:
+        # Asked for at every decision, so it is kept; the record is frozen to all others.
+        object.__setattr__(self, "rank", rank_of(self.priority, self.kind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,20 +209,14 @@ class Entry:
     reserved: bool = False
     heir: str | None = None
 
-    @property
-    def id(self) -> str:
-        """The ticket's id."""
-        return self.ticket.id
+    id: str = field(init=False)
+    rank: Rank = field(init=False)
+    key: tuple[Rank, int] = field(init=False)
 
-    @property
-    def rank(self) -> Rank:
-        """The ticket's rank."""
-        return self.ticket.rank
-
-    @property
-    def key(self) -> tuple[Rank, int]:
-        """The order of S1: rank, then first in, first out by admission number."""
-        return (self.ticket.rank, self.number)
+    def __post_init__(self) -> None:
+        self.id = self.ticket.id
+        self.rank = self.ticket.rank
+        self.key = (self.rank, self.number)  # S1: rank, then first in, first out
 
     @property
     def holds_place(self) -> bool:

@@ -4,6 +4,8 @@ Above it stands ``server``, which connects it to stdio. Below are jobs, the back
 pictures and observations. It knows no HTTP, takes no decision about order, and keeps nothing.
 
     ``arguments``  what each tool takes, checked here and nowhere else
+    ``compacting`` its JSON schema, as small as it can be
+    ``refusals``   what is said when arguments do not fit
     ``calls``      checked arguments → frozen requests (model, seed and picture settled)
     ``content``    jobs → content blocks, errors → ``[code] what happened. What to do next.``
     ``status``     the bodies of the status tools and resources

@@ -8,7 +8,6 @@ the names of parameters. The JSON schemas that hosts show to models come from th
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -28,6 +27,8 @@ from pydantic_core import PydanticCustomError
 
 from inference_mcp.errors import InvalidInputError
 from inference_mcp.requests import Priority, RequestType
+from inference_mcp.surface.compacting import compact
+from inference_mcp.surface.refusals import explain
 
 __all__ = [
     "Arguments",
@@ -270,7 +271,7 @@ def parse(model: type[_ArgumentsT], arguments: Mapping[str, Any] | None) -> _Arg
         given = {name: value for name, value in (arguments or {}).items() if value is not None}
         return model.model_validate(given)
     except ValidationError as error:
-        what, next_step = _explain(model, error)
+        what, next_step = explain(error, input_schema(model))
         raise InvalidInputError(what, next_step) from None
     except RecursionError:
         raise InvalidInputError(
@@ -280,47 +281,12 @@ def parse(model: type[_ArgumentsT], arguments: Mapping[str, Any] | None) -> _Arg
 
 def input_schema(model: type[Arguments]) -> dict[str, Any]:
     """The JSON schema of a tool's parameters, as small as it can truthfully be."""
-    schema = model.model_json_schema()
-    definitions = schema.pop("$defs", {})
-    compact = _compact(schema, definitions)
+    schema = compact(model.model_json_schema())
     shared = GenerationArguments.model_fields
-    properties = compact.get("properties", {})
-    compact["properties"] = dict(sorted(properties.items(), key=lambda item: item[0] in shared))
-    compact["additionalProperties"] = False
-    return compact
-
-
-# --- schemas --------------------------------------------------------------------------------
-
-
-def _compact(node: Any, definitions: Mapping[str, Any]) -> Any:
-    """Inline references; drop titles, null alternatives and bounds of no use to a model."""
-    if isinstance(node, list):
-        return [_compact(item, definitions) for item in node]
-    if not isinstance(node, dict):
-        return node
-    if "$ref" in node:
-        target = definitions[node["$ref"].rpartition("/")[2]]
-        # A class's docstring is for the code's readers, not for a model.
-        target = {key: value for key, value in target.items() if key != "description"}
-        node = {**target, **{key: value for key, value in node.items() if key != "$ref"}}
-    options = [option for option in node.get("anyOf", ()) if option != {"type": "null"}]
-    if len(options) == 1:
-        node = {**options[0], **{k: v for k, v in node.items() if k != "anyOf"}}
-        if "$ref" in node:
-            return _compact(node, definitions)
-    dropped = {"title", "additionalProperties", "maxLength"}
-    if node.get("default", ...) is None:
-        dropped.add("default")
-    if "properties" in node:
-        dropped.add("description")
-    return {
-        key: {name: _compact(item, definitions) for name, item in value.items()}
-        if key == "properties"
-        else _compact(value, definitions)
-        for key, value in node.items()
-        if key not in dropped
-    }
+    properties = schema.get("properties", {})
+    schema["properties"] = dict(sorted(properties.items(), key=lambda item: item[0] in shared))
+    schema["additionalProperties"] = False
+    return schema
 
 
 def _check_schema(schema: Mapping[str, Any]) -> None:
@@ -362,92 +328,3 @@ def _has_remote_reference(node: Any) -> bool:
         if isinstance(target, str) and not target.startswith("#"):
             return True
     return any(_has_remote_reference(child) for child in node.values())
-
-
-# --- errors ---------------------------------------------------------------------------------
-
-_CORRECT = "Correct that and call again."
-
-_WANTS = {
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be a finite number",
-    "string_type": "must be a text",
-    "bool_type": "must be true or false",
-    "dict_type": "must be an object",
-    "list_type": "must be a list",
-    "model_type": "must be an object",
-    "model_attributes_type": "must be an object",
-}
-
-
-def _explain(model: type[Arguments], error: ValidationError) -> tuple[str, str]:
-    """The first problem: what is wrong, and what to do about it."""
-    problem = _first(error)
-    path = _path(problem["loc"])
-    context = problem.get("ctx", {})
-    match problem["type"]:
-        case "extra_forbidden":
-            return _unknown(model, problem["loc"])
-        case "missing":
-            return f"The parameter {path} is missing.", "Call again with it."
-        case "call":
-            return problem["msg"], _CORRECT
-        case "wanted":
-            return f"{path} {problem['msg']}.", _CORRECT
-        case "greater_than_equal" | "less_than_equal" | "greater_than" | "multiple_of":
-            return f"{path} is out of range.", f"Give {_range(model, problem['loc'])}."
-        case "enum" | "literal_error":
-            return f"{path} is none of its values.", f"Give {context['expected']}."
-        case "too_long" | "string_too_long":
-            return f"{path} is longer than {context['max_length']}.", "Send less."
-        case "too_short":
-            return f"{path} must not be empty.", _CORRECT
-        case kind:
-            return f"{path} {_WANTS.get(kind, 'is not valid')}.", _CORRECT
-
-
-def _first(error: ValidationError) -> Any:
-    """The problem to tell: an unknown name first, for it is often why another is missing."""
-    problems = error.errors(include_url=False, include_input=False)
-    return next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-
-
-def _path(loc: tuple[int | str, ...]) -> str:
-    """``messages[2].content``; pydantic's own names of union members left out."""
-    text = ""
-    for part in loc:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif part.isidentifier() and part not in ("str", "int", "float"):
-            text += f".{part}" if text else part
-    return text or "The arguments"
-
-
-def _unknown(model: type[Arguments], loc: tuple[int | str, ...]) -> tuple[str, str]:
-    inner: type[Arguments] = ChatMessage if len(loc) > 1 else model
-    name = str(loc[-1])[:64]
-    where = f" in {_path(loc[:-1])}" if len(loc) > 1 else ""
-    known = list(inner.model_fields)
-    if not known:
-        return f"Unknown parameter {ascii(name)}.", "This tool takes none."
-    nearest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)
-    listed = ", ".join(known)
-    what = f"Unknown parameter {ascii(name)}{where}."
-    return what, f"Did you mean {nearest[0]}? It takes: {listed}."
-
-
-def _range(model: type[Arguments], loc: tuple[int | str, ...]) -> str:
-    """The bounds of a parameter in words, from its schema."""
-    schema = input_schema(model)["properties"].get(str(loc[0]), {})
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if "exclusiveMinimum" in schema:
-        return f"more than {_plain(schema['exclusiveMinimum'])}"
-    words = f"{_plain(low)} to {_plain(high)}" if high is not None else f"{_plain(low)} or more"
-    step = schema.get("multipleOf")
-    return f"{words}, a multiple of {step}" if step else words
-
-
-def _plain(number: float | None) -> str:
-    return str(int(number)) if number is not None and number == int(number) else str(number)

@@ -4,8 +4,8 @@ A call goes one way: arguments are checked, a request is made of them, it is sub
 the answer is what the job has to say within ``wait_seconds``. Each anticipated failure is a
 tool error that the model can read; a fault of this server's own is one too, and a log line.
 
-A host's cancel arrives as the cancellation of the handler. That of a generation tool cancels
-the job it submitted; that of ``get_job`` only stops the waiting (S17).
+A host's cancel arrives as the cancellation of the handler, which only stops the waiting here;
+whether it cancels the job that the call submitted is for ``cancels`` to say (S17).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
 
-import anyio
 from mcp_types import CallToolResult, Tool, ToolAnnotations
 
 from inference_mcp.backend import InferenceBackend
@@ -120,7 +119,9 @@ _SPECS = (
         "List models",
         "The models that LocalAI offers, what each can do, how that is known, and the defaults.",
         args.ListModels,
-        output=_fields(models="array", models_total="integer", defaults="object", timestamp="string"),
+        output=_fields(
+            models="array", models_total="integer", defaults="object", timestamp="string"
+        ),
         idempotent=True,
     ),
     _Spec(
@@ -204,7 +205,15 @@ def list_tools() -> list[Tool]:
     ]
 
 
-_Handler: TypeAlias = Callable[[Mapping[str, Any], Report], Awaitable[CallToolResult]]
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who called: where its progress goes, and who is told which job its call submitted."""
+
+    report: Report
+    submitted: Callable[[Job], None]
+
+
+_Handler: TypeAlias = Callable[[Mapping[str, Any], Caller], Awaitable[CallToolResult]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,12 +233,16 @@ class Tools:
     on_fault: Callable[[str, Exception], None]
 
     async def call(
-        self, name: str, arguments: Mapping[str, Any] | None, report: Report
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | None,
+        report: Report,
+        submitted: Callable[[Job], None] = lambda job: None,
     ) -> CallToolResult:
         """Run one tool. Raises ``KeyError`` for a name that is none of ``TOOL_NAMES``."""
         handler = self._handlers()[name]
         try:
-            return await handler(arguments or {}, report)
+            return await handler(arguments or {}, Caller(report, submitted))
         except InferenceError as error:
             return error_result(error)
         except Exception as error:
@@ -253,45 +266,42 @@ class Tools:
 
     # --- generation ---------------------------------------------------------------------
 
-    async def _txt2txt(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
+    async def _txt2txt(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.Txt2Txt, raw)
-        return await self._generate(given, await calls.txt2txt(given, await self.backend()), report)
+        return await self._generate(given, await calls.txt2txt(given, await self.backend()), caller)
 
-    async def _txt2img(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
+    async def _txt2img(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.Txt2Img, raw)
-        return await self._generate(given, await calls.txt2img(given, await self.backend()), report)
+        return await self._generate(given, await calls.txt2img(given, await self.backend()), caller)
 
-    async def _img2img(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
+    async def _img2img(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.Img2Img, raw)
         request = await calls.img2img(given, await self.backend(), self.sources)
-        return await self._generate(given, request, report)
+        return await self._generate(given, request, caller)
 
-    async def _img2txt(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
+    async def _img2txt(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.Img2Txt, raw)
         request = await calls.img2txt(given, await self.backend(), self.sources)
-        return await self._generate(given, request, report)
+        return await self._generate(given, request, caller)
 
     async def _generate(
-        self, given: args.GenerationArguments, request: GenerationRequest, report: Report
+        self, given: args.GenerationArguments, request: GenerationRequest, caller: Caller
     ) -> CallToolResult:
-        """Submit, wait, answer; a host's cancel meanwhile cancels the job (S17)."""
+        """Submit, wait, answer."""
         job = self.jobs.submit(request, given.priority)
-        try:
-            await wait(job, self._bounded(given.wait_seconds), report, self.jobs.now_s)
-            return await self._answer(job)
-        except anyio.get_cancelled_exc_class():
-            self.jobs.cancel(job)
-            raise
+        caller.submitted(job)
+        await wait(job, self._bounded(given.wait_seconds), caller.report, self.jobs.now_s)
+        return await self._answer(job)
 
     # --- jobs ---------------------------------------------------------------------------
 
-    async def _get_job(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
+    async def _get_job(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.GetJob, raw)
         job = self.jobs.get(given.job_id)
-        await wait(job, self._bounded(given.wait_seconds), report, self.jobs.now_s)
+        await wait(job, self._bounded(given.wait_seconds), caller.report, self.jobs.now_s)
         return await self._answer(job)
 
-    async def _cancel_job(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
+    async def _cancel_job(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         job = self.jobs.get(args.parse(args.CancelJob, raw).job_id)
         before = job.state
         self.jobs.cancel(job)
@@ -308,23 +318,23 @@ class Tools:
 
     # --- status -------------------------------------------------------------------------
 
-    async def _list_models(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
+    async def _list_models(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.ListModels, raw)
         found = await (await self.backend()).list_models(refresh=True)
         return status_result(status.models(found, given.type, self.now()))
 
-    async def _get_queue_status(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
+    async def _get_queue_status(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         args.parse(args.NoArguments, raw)
         return status_result(self.queue_body())
 
-    async def _get_request_metrics(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
+    async def _get_request_metrics(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.RequestMetrics, raw)
         return status_result(self.metrics_body(given.window_seconds))
 
-    async def _get_error_metrics(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
+    async def _get_error_metrics(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         return status_result(self.errors_body(args.parse(args.ErrorMetrics, raw).limit))
 
-    async def _get_health(self, raw: Mapping[str, Any], report: Report) -> CallToolResult:
+    async def _get_health(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         args.parse(args.NoArguments, raw)
         found = await (await self.backend()).check_health()
         models = self.scheduler.snapshot().models

@@ -188,8 +188,9 @@ def run_ours(
         max_queue=_NO_LIMIT,
     )
     models = {arrival.model for arrival in arrivals}
+    load_s = SWAP_S if resident else 0.0  # asked for again after an idle time: it is there
     world = drive(
-        limits, load_s=lambda model: SWAP_S, check=False, preloaded=() if resident else models
+        limits, load_s=lambda model: load_s, check=False, preloaded=() if resident else models
     )
     for arrival in arrivals:
         world.run_until(arrival.at_s)

@@ -1,0 +1,51 @@
+"""Whose cancel counts: rule S17.
+
+A host's cancel arrives twice: the SDK cancels the handler of the call, and
+``notifications/cancelled`` tells the reason. Only the second tells *why*, so only the second
+cancels the job. Where the host's own time limit ran out nobody wanted the work stopped, and the
+job lives on without a waiter; its result can be fetched with ``get_job``. What only waited for
+a job (``get_job``) is never entered here, so cancelling it stops nothing but the waiting.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from inference_mcp.jobs import Job, Jobs
+
+__all__ = ["MAX_REMEMBERED", "HostCancels", "is_time_out"]
+
+MAX_REMEMBERED = 1_000
+"""Calls remembered at most: a cancel comes while its call is open, or just after."""
+
+_TIME_OUT = "timed out"
+"""How the SDKs' clients put it: ``Request timed out``, ``timed out after 0.8s``."""
+
+
+def is_time_out(reason: object) -> bool:
+    """Whether a cancel says that the host's own time limit ran out."""
+    return isinstance(reason, str) and _TIME_OUT in reason.lower()
+
+
+class HostCancels:
+    """Which job each open call submitted; one for each connection to a host."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._submitted: OrderedDict[str, Job] = OrderedDict()
+
+    def submitted(self, request_id: object, job: Job) -> None:
+        """The call of this JSON-RPC id has submitted a job."""
+        self._submitted[str(request_id)] = job
+        while len(self._submitted) > MAX_REMEMBERED:
+            self._submitted.popitem(last=False)
+
+    def answered(self, request_id: object) -> None:
+        """The call was answered: a later cancel of its id means nothing."""
+        self._submitted.pop(str(request_id), None)
+
+    def cancelled(self, request_id: object, reason: object) -> None:
+        """The host has cancelled the call of this id."""
+        job = self._submitted.pop(str(request_id), None)
+        if job is not None and not is_time_out(reason):
+            self._jobs.cancel(job)

@@ -1,0 +1,253 @@
+"""What a request pays for the queue: core and shell, beside a bare semaphore and task.
+
+    python -m tests.benchmarks.overhead [--json FILE] [--requests N] [--rounds N]
+
+Real time without a backend: a call only lets other tasks go on once, so what is left is
+overhead. So many requests (depth 0, 1,000, 10,000) wait all the time, each in a task of its
+own as in the server, on five models; whenever one ends, the next comes in. Of twenty, one is
+cancelled while it waits, one while it runs, and one is a vision job that a chat preempts, so
+that it is granted twice. The queue's clock stands still: nothing is ever past half of its time
+(S7), and each of these preemptions takes place.
+
+The bare counterpart takes one ``anyio.Semaphore`` in a task, and nothing else. The two are
+timed in turn, round after round, and the medians are told, the overhead's that of the pairs'
+differences; whatever else the machine does falls on both. What is timed is the processor's time
+of this process, which never waits while it is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import math
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import count
+from pathlib import Path
+from statistics import median
+from time import process_time
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
+
+from inference_mcp.errors import InferenceError, JobCancelledError
+from inference_mcp.requests import Priority, RequestType
+from inference_mcp.scheduling.protocols import Admission
+from inference_mcp.scheduling.scheduler import LocalScheduler
+from inference_mcp.scheduling.state import Limits, Ticket
+
+__all__ = ["Figure", "main", "measure", "time_bare", "time_scheduler"]
+
+DEPTHS = (0, 1_000, 10_000)
+MODELS = tuple(f"model {number}" for number in range(5))
+CYCLE = 20
+CANCELLED_WAITING, CANCELLED_RUNNING, PREEMPTED = 5, 10, 15
+"""Which of each ``CYCLE`` requests come to no plain end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One depth, medians over the rounds: microseconds a request, and requests a second."""
+
+    depth: int
+    scheduler_us: float
+    bare_us: float
+    overhead_us: float
+    requests_per_s: float
+
+
+class _NoControl:
+    """A LocalAI that holds every model."""
+
+    async def load_model(self, model: str, *, timeout_s: float) -> bool:
+        """Loaded."""
+        return True
+
+    async def unload_model(self, model: str) -> bool:
+        """Dropped."""
+        return True
+
+
+class _NoWatcher:
+    """Nobody listens."""
+
+    def changed(self) -> None:
+        """Say nothing."""
+
+    def preempted(self) -> None:
+        """Say nothing."""
+
+    def retried(self, error: InferenceError) -> None:
+        """Say nothing."""
+
+
+def _standing_clock() -> float:
+    anyio.current_time()  # it costs what it costs
+    return 1.0
+
+
+class _Traffic:
+    """Requests that follow one another at a depth, until so many have ended."""
+
+    def __init__(self, tasks: TaskGroup, requests: int) -> None:
+        limits = Limits(max_queue=10**6, max_queue_bytes=10**12)
+        self._scheduler = LocalScheduler(tasks, limits, _NoControl(), clock=_standing_clock)
+        self._scheduler.learn(MODELS, None)
+        self._tasks = tasks
+        self._left = requests
+        self._numbers, self._ids = count(), count()
+        self._watcher = _NoWatcher()
+        self._gate = anyio.Event()
+        self.done = anyio.Event()
+
+    async def fill(self, depth: int) -> None:
+        """Let one request hold the place until ``go``, and ``depth`` wait behind it."""
+        self._tasks.start_soon(self._hold, self._admit(0))
+        for _ in range(depth):
+            self._follow()
+        await anyio.wait_all_tasks_blocked()
+
+    def go(self) -> None:
+        """Begin."""
+        self._gate.set()
+
+    def _admit(self, number: int, kind: RequestType = RequestType.IMG2TXT) -> Admission:
+        model = MODELS[number % len(MODELS)]
+        ticket = Ticket(
+            f"{next(self._ids)}", kind, Priority.NORMAL, model, math.inf, input_bytes=100
+        )
+        return self._scheduler.admit(ticket, self._watcher)
+
+    def _follow(self) -> None:
+        number = next(self._numbers)
+        admission = self._admit(number)
+        if number % CYCLE == CANCELLED_WAITING:
+            admission.cancel_nowait()
+        self._tasks.start_soon(self._run, admission, number % CYCLE)
+
+    def _ended(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            self.done.set()
+
+    async def _hold(self, admission: Admission) -> None:
+        async with admission.lease():
+            await self._gate.wait()
+        admission.complete_nowait()
+        self._follow()
+
+    async def _run(self, admission: Admission, role: int) -> None:
+        again = True
+        try:
+            while again:
+                async with admission.lease() as lease:
+                    if role == CANCELLED_RUNNING:
+                        admission.cancel_nowait()
+                    elif role == PREEMPTED:
+                        role = 0
+                        chat = self._admit(0, RequestType.TXT2TXT)
+                        self._tasks.start_soon(self._run_chat, chat)
+                    await checkpoint()
+                    lease.release_nowait()
+                again = lease.again
+            admission.complete_nowait()
+        except JobCancelledError:
+            pass
+        self._ended()
+        self._follow()
+
+    async def _run_chat(self, admission: Admission) -> None:
+        async with admission.lease() as lease:
+            await checkpoint()
+            lease.release_nowait()
+        admission.complete_nowait()
+        self._ended()
+
+
+async def time_scheduler(depth: int, requests: int) -> float:
+    """Microseconds a request through the scheduler."""
+    async with anyio.create_task_group() as tasks:
+        traffic = _Traffic(tasks, requests)
+        await traffic.fill(depth)
+        elapsed_s = await _timed(traffic.go, traffic.done)
+        tasks.cancel_scope.cancel()
+    return 1e6 * elapsed_s / requests
+
+
+async def time_bare(depth: int, requests: int) -> float:
+    """Microseconds a request through a semaphore."""
+    done, left = anyio.Event(), requests
+    semaphore = anyio.Semaphore(1, fast_acquire=True)
+
+    async def run() -> None:
+        nonlocal left
+        async with semaphore:
+            await checkpoint()
+        left -= 1
+        if left == 0:
+            done.set()
+        tasks.start_soon(run)
+
+    async with anyio.create_task_group() as tasks:
+        semaphore.acquire_nowait()
+        for _ in range(depth + 1):
+            tasks.start_soon(run)
+        await anyio.wait_all_tasks_blocked()
+        elapsed_s = await _timed(semaphore.release, done)
+        tasks.cancel_scope.cancel()
+    return 1e6 * elapsed_s / requests
+
+
+async def _timed(go: Callable[[], None], done: anyio.Event) -> float:
+    gc.collect()
+    began = process_time()
+    go()
+    await done.wait()
+    return process_time() - began
+
+
+def measure(depth: int, requests: int, rounds: int) -> Figure:
+    """Time both in turn."""
+    ways: list[Callable[[int, int], Awaitable[float]]] = [time_scheduler, time_bare]
+    pairs = [[anyio.run(way, depth, requests) for way in ways] for _ in range(rounds)]
+    ours_us = median(ours for ours, _ in pairs)
+    return Figure(
+        depth=depth,
+        scheduler_us=ours_us,
+        bare_us=median(bare for _, bare in pairs),
+        overhead_us=median(ours - bare for ours, bare in pairs),
+        requests_per_s=1e6 / ours_us,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.overhead")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = __doc__
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--requests", type=int, default=4_000, help="in each timing")
+    parser.add_argument("--rounds", type=int, default=9, help="timings of each of the two")
+    options = parser.parse_args(arguments)
+    say = partial(print, flush=True)
+    say(f"{'depth':>6} {'scheduler':>12} {'bare':>12} {'overhead':>12} {'requests/s':>12}")
+    figures = []
+    for depth in DEPTHS:
+        figure = measure(depth, options.requests, options.rounds)
+        figures.append(figure)
+        say(
+            f"{depth:>6,} {figure.scheduler_us:>9.1f} µs {figure.bare_us:>9.1f} µs "
+            f"{figure.overhead_us:>9.1f} µs {figure.requests_per_s:>12,.0f}"
+        )
+    if options.json is not None:
+        rows = [asdict(figure) for figure in figures]
+        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

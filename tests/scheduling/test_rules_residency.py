@@ -1,0 +1,407 @@
+"""Models in memory: rules S9 and S10, a row for each clause."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference_mcp.requests import Priority, RequestType
+from inference_mcp.scheduling.core import Core
+from inference_mcp.scheduling.state import Failure, Limits, Ticket
+from tests.scheduling.drive import Drive
+
+ONE = Limits(max_resident_models=1, preemption="off")
+
+
+def swapping(limits: Limits = ONE, *, preloaded: str = "", load_s: float = 2.0) -> Drive:
+    """A drive with one resident model and loads of two seconds: a stay lasts five."""
+    return Drive(limits, load_s=lambda model: load_s, preloaded=preloaded)
+
+
+def busy(limits: Limits = ONE, priority: str = "normal") -> Drive:
+    """``a`` is loaded from 2 s on and has twenty pictures of one second."""
+    drive = swapping(limits)
+    for n in range(1, 21):
+        drive.submit("txt2img", "a", priority, id_=f"a{n}", service_s=1.0)
+    return drive
+
+
+# --- S9: the stay --------------------------------------------------------------------------------
+
+
+def test_s9_a_loaded_model_stays_for_two_and_a_half_loads() -> None:
+    """S9: though a better rank, not critical, waits for another."""
+    drive = busy()
+    drive.run_until(3.5)
+    drive.submit("txt2txt", "b", "normal")
+    drive.run_until(20.0)
+    assert drive.loads[:2] == [(0.0, "a", None), (7.0, "b", "a")]
+
+
+def test_s9_an_unmeasured_load_counts_as_ten_seconds() -> None:
+    """S9: a load that a request carried is not measured."""
+    core = Core(ONE)
+    core.submit(Ticket("first", RequestType.TXT2IMG, Priority.NORMAL, "a", 1e9), 0.0)
+    core.load_refused("a", 0.0)
+    core.loaded("a", None, 4.0)
+    for n in range(2):
+        core.submit(Ticket(f"a{n}", RequestType.TXT2IMG, Priority.NORMAL, "a", 1e9), 5.0)
+    core.submit(Ticket("better", RequestType.TXT2TXT, Priority.NORMAL, "b", 1e9), 5.0)
+    core.release("first", 28.9)
+    assert core.complete("first", 24.9, 28.9) == []
+    assert {entry.id for entry in core.leased()} == {"a0"}
+    core.release("a0", 29.0)
+    assert {entry.id for entry in core.leased()} == {"better"}
+
+
+def test_s9_a_model_without_work_leaves_at_once() -> None:
+    """S9: it stays only while it has work."""
+    drive = swapping()
+    drive.submit(model="a", service_s=1.0)
+    drive.run_until(3.5)
+    drive.submit("img2txt", "b", "batch")
+    drive.run_until(3.5)
+    assert drive.loads[1:] == [(3.5, "b", "a")]
+
+
+def test_s9_waiting_for_a_retry_is_work() -> None:
+    """S9: waiting, in back-off or running."""
+    drive = swapping()
+    drive.submit("txt2img", "a", id_="again", service_s=1.0, failures=[Failure(transient=True)])
+    drive.run_until(3.1)
+    drive.submit("txt2txt", "b", "normal")
+    drive.run_until(20.0)
+    assert drive.jobs["again"].starts == [2.0, 3.5]
+    assert drive.loads[1:] == [(4.5, "b", "a")]
+
+
+def test_s9_running_is_work() -> None:
+    """S9: nothing else waits for it; it stays, so its slots are used meanwhile."""
+    limits = Limits(
+        max_resident_models=1, max_concurrency=2, model_concurrency={"a": 2}, preemption="off"
+    )
+    drive = swapping(limits)
+    drive.submit("txt2img", "a", service_s=20.0)
+    drive.run_until(3.0)
+    drive.submit("txt2txt", "b", "normal")
+    drive.submit("txt2img", "a", id_="inside the stay", service_s=1.0)
+    drive.run_until(3.0)
+    assert "inside the stay" in drive.running()
+
+
+def test_s9_inside_a_stay_best_and_overdue_take_turns() -> None:
+    """S9: its own overdue, not those of models that must wait."""
+    limits = Limits(max_resident_models=1, preemption="off", overdue_batch_s=3.0)
+    drive = swapping(limits)
+    drive.submit("txt2txt", "a", "normal", service_s=2.0)
+    for n in (1, 2):
+        drive.submit("txt2img", "a", "batch", id_=f"late{n}", service_s=0.5)
+        drive.submit("txt2txt", "b", "batch")
+        drive.submit("txt2txt", "a", "normal", id_=f"best{n}", service_s=0.5)
+    drive.run_until(6.0)
+    assert drive.started()[1:] == ["best1", "late1", "best2", "late2"]
+
+
+# --- S9: the cut ---------------------------------------------------------------------------------
+
+
+def test_s9_a_critical_request_above_all_its_work_cuts_a_stay() -> None:
+    """S9: as soon as what runs has ended."""
+    drive = busy()
+    drive.run_until(3.5)
+    drive.submit("img2txt", "b", "critical", service_s=1.0)
+    drive.run_until(6.0)
+    assert drive.loads[1:] == [(4.0, "b", "a")]
+
+
+@pytest.mark.parametrize(
+    ("inside", "newcomer"),
+    [
+        ("critical txt2txt", "critical img2txt"),
+        ("critical txt2txt", "critical txt2txt"),
+        ("normal txt2img", "normal txt2txt"),
+        ("batch img2txt", "normal txt2txt"),
+    ],
+)
+def test_s9_nothing_else_cuts_a_stay(inside: str, newcomer: str) -> None:
+    """S9: only a critical request, and only one that ranks above all of the model's work."""
+    drive = busy(priority="batch")
+    for what, model in ((inside, "a"), (newcomer, "b")):
+        priority, kind = what.split()
+        drive.submit("txt2img", "a", "batch")
+        drive.run_until(3.5)
+        drive.submit(kind, model, priority, service_s=20.0 if model == "a" else 1.0)
+    drive.run_until(6.9)
+    assert len(drive.loads) == 1
+
+
+@pytest.mark.parametrize("where", ["in back-off", "running"])
+def test_s9_all_work_counts_for_what_it_must_rank_above(where: str) -> None:
+    """S9: waiting or not."""
+    limits = Limits(max_resident_models=1)
+    drive = swapping(limits)
+    drive.submit("txt2img", "a", "batch", id_="cause", service_s=0.1)
+    drive.submit("txt2img", "a", "batch", id_="more", service_s=0.1)
+    drive.submit(
+        "txt2txt",
+        "a",
+        "critical",
+        service_s=0.5 if where == "in back-off" else 4.0,
+        failures=[Failure(transient=True)],
+    )
+    drive.run_until(2.7)
+    drive.submit("img2txt", "b", "critical")
+    drive.run_until(2.9)
+    assert len(drive.loads) == 1
+
+
+@pytest.mark.parametrize("preemption", ["type", "off"])
+def test_s9_no_cut_before_the_request_it_was_loaded_for_has_ended(preemption: str) -> None:
+    """S9: it has its chance, and is not aborted in it."""
+    limits = Limits(max_resident_models=1, preemption=preemption)  # type: ignore[arg-type]
+    drive = swapping(limits)
+    drive.submit("txt2txt", "a", "batch", id_="cause", service_s=3.0)
+    drive.submit("txt2txt", "a", "batch", id_="second", service_s=3.0)
+    drive.run_until(1.0)
+    drive.submit("txt2txt", "b", "critical")
+    drive.run_until(10.0)
+    assert [name for _, what, name in drive.log if what == "stop"] == []
+    assert drive.started()[0] == "cause"
+    assert drive.loads[1:] == [(5.0, "b", "a")]
+
+
+def test_s9_a_cut_once_the_request_it_was_loaded_for_was_cancelled() -> None:
+    """S9: cancelled before its chance."""
+    limits = Limits(max_resident_models=1, preemption="off")
+    drive = swapping(limits)
+    drive.submit("txt2txt", "a", "batch", id_="cause", service_s=9.0)
+    drive.submit("txt2txt", "a", "batch", id_="second", service_s=9.0)
+    drive.run_until(1.0)
+    drive.submit("txt2txt", "b", "critical")
+    drive.run_until(3.0)
+    drive.cancel("cause")
+    drive.run_until(5.0)
+    assert drive.loads[1:] == [(3.0, "b", "a")]
+
+
+def test_s9_a_cut_once_the_request_it_was_loaded_for_went_back_to_wait() -> None:
+    """S9: it had its chance and failed in it."""
+    drive = swapping()
+    drive.submit(
+        "txt2txt", "a", "batch", id_="cause", service_s=1.0, failures=[Failure(transient=True)]
+    )
+    drive.submit("txt2txt", "a", "batch", service_s=9.0)
+    drive.run_until(1.0)
+    drive.submit("txt2txt", "b", "critical")
+    drive.run_until(6.0)
+    assert drive.loads[1:] == [(3.0, "b", "a")]
+
+
+def test_s9_a_cut_only_ends_the_stay_and_the_turn_decides_what_follows() -> None:
+    """S9, S8: it is an overdue request's turn, so its model comes before the critical one's."""
+    limits = Limits(max_resident_models=1, preemption="off", overdue_batch_s=4.0)
+    drive = swapping(limits)
+    drive.submit("txt2txt", "a", "normal", id_="cause", service_s=1.0)
+    drive.submit("img2txt", "z", "batch", id_="late", service_s=1.0)
+    for n in range(12):
+        drive.submit("txt2txt", "a", "normal", id_=f"a{n}", service_s=1.0)
+    drive.run_until(7.5)  # the stay is over; at 7 s rank's turn was used by a single grant
+    assert drive.jobs["a4"].starts == [7.0]
+    drive.submit("txt2txt", "b", "critical", service_s=1.0)
+    drive.run_until(30.0)
+    assert [model for _, model, _ in drive.loads[:3]] == ["a", "z", "b"]
+    assert drive.loads[1][0] == 8.0
+
+
+# --- S10 -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "comes_next"),
+    [
+        ("normal txt2txt", "critical img2txt", "z"),
+        ("normal txt2txt", "normal txt2img", "b"),
+        ("normal img2txt", "batch txt2txt", "b"),
+        ("batch img2img", "batch txt2img", "z"),
+        ("normal txt2img", "normal txt2img", "b"),
+    ],
+)
+def test_s10_rank_decides_whose_model_comes_next(one: str, other: str, comes_next: str) -> None:
+    """S10: class first, then type, then number."""
+    drive = swapping(preloaded="a")
+    drive.submit(model="a", priority="critical", service_s=5.0)
+    for model, what in (("b", one), ("z", other)):
+        priority, kind = what.split()
+        drive.submit(kind, model, priority)
+    drive.run_until(6.0)
+    assert drive.loads == [(5.0, comes_next, "a")]
+
+
+def test_s10_the_resident_model_goes_on_while_its_rank_is_the_best() -> None:
+    """S10: a stay that is over forces no swap."""
+    drive = swapping(preloaded="a")
+    for _ in range(5):
+        drive.submit("txt2txt", "a", service_s=2.0)
+    drive.submit("txt2img", "b")
+    drive.run_until(30.0)
+    assert drive.loads == [(10.0, "b", "a")]
+
+
+def test_s10_a_swap_uses_the_turn_of_the_party_it_was_for() -> None:
+    """S10, S8: rank's swap, then the overdue one's, then rank's again."""
+    limits = Limits(max_resident_models=1, preemption="off", overdue_batch_s=3.0)
+    drive = swapping(limits, preloaded="a")
+    drive.submit(model="a", priority="critical", service_s=5.0)
+    drive.submit("img2txt", "z", "batch", service_s=0.5)
+    for model in "bc":
+        drive.submit("txt2txt", model, "normal", service_s=0.5)
+    drive.run()
+    assert [model for _, model, _ in drive.loads] == ["b", "z", "c"]
+
+
+@pytest.mark.parametrize(("used_first", "leaves"), [("a", "a"), ("b", "b")])
+def test_s10_the_least_recently_used_model_leaves_and_is_told(used_first: str, leaves: str) -> None:
+    """S10: of two that may leave; the load names it, so that it is shut down before."""
+    limits = Limits(max_resident_models=2, preemption="off")
+    drive = swapping(limits, preloaded="ab")
+    for model in (used_first, "b" if used_first == "a" else "a"):
+        drive.submit(model=model, service_s=1.0)
+        drive.run_until(drive.now + 2.0)
+    drive.submit(model="z")
+    drive.run_until(4.0)
+    assert drive.loads == [(4.0, "z", leaves)]
+
+
+def test_s10_a_load_into_free_room_tells_nobody_to_leave() -> None:
+    """S10: with room nobody leaves."""
+    drive = swapping(Limits(max_resident_models=2), preloaded="a")
+    drive.submit(model="z")
+    drive.run_until(3.0)
+    assert drive.loads == [(0.0, "z", None)]
+
+
+def test_s10_a_model_is_drained_before_another_takes_its_place() -> None:
+    """S10: all of its running work has ended when the load begins, abandoned pictures too."""
+    limits = Limits(
+        max_resident_models=1, max_concurrency=3, model_concurrency={"a": 3}, preemption="off"
+    )
+    drive = swapping(limits, preloaded="a")
+    drive.submit("txt2img", "a", "batch", id_="cancelled", service_s=9.0)
+    drive.submit("txt2img", "a", "batch", service_s=4.0)
+    drive.run_until(1.0)
+    drive.cancel("cancelled")
+    drive.submit(model="b")
+    drive.run_until(20.0)
+    assert drive.loads == [(9.0, "b", "a")]
+
+
+def test_s10_a_drain_by_rank_is_decided_anew() -> None:
+    """S10: a better request for the model that was to leave starts there."""
+    limits = Limits(
+        max_resident_models=1, max_concurrency=3, model_concurrency={"a": 3}, preemption="off"
+    )
+    drive = swapping(limits, preloaded="a")
+    drive.submit("txt2img", "a", service_s=10.0)
+    drive.submit("txt2txt", "b", "normal")
+    drive.run_until(1.0)
+    drive.submit("txt2img", "a", "batch", id_="worse")
+    drive.submit("txt2txt", "a", "critical", id_="better")
+    drive.run_until(1.0)
+    assert drive.running() == ["better", "r1"]
+
+
+def overdue_drain() -> Drive:
+    """At 8 s ``a`` is drained for ``late`` by an overdue turn; its picture ends at 30 s."""
+    limits = Limits(
+        max_resident_models=1,
+        max_concurrency=2,
+        model_concurrency={"a": 2},
+        preemption="off",
+        overdue_batch_s=5.0,
+    )
+    drive = swapping(limits, preloaded="a")
+    drive.submit("txt2img", "a", id_="picture", service_s=30.0)
+    drive.submit("txt2img", "b", "batch", id_="late", service_s=1.0)
+    drive.run_until(6.0)
+    drive.submit("txt2txt", "a", id_="by rank", service_s=1.0)
+    drive.run_until(8.0)
+    assert "by rank" in drive.started()
+    return drive
+
+
+def test_s10_a_drain_for_an_overdue_turn_is_not_taken_back() -> None:
+    """S10: not even for a critical request on the model that leaves."""
+    drive = overdue_drain()
+    drive.submit("txt2txt", "a", "critical", id_="critical", service_s=1.0)
+    drive.run_until(40.0)
+    assert drive.loads[0] == (30.0, "b", "a")
+    assert drive.jobs["late"].starts == [32.0]
+    assert drive.jobs["critical"].starts[0] > 32.0
+
+
+def test_s10_a_drain_ends_when_the_request_it_was_for_is_gone() -> None:
+    """S10, S4: nothing stays free for one who was cancelled."""
+    drive = overdue_drain()
+    drive.submit("txt2txt", "a", "critical", id_="critical", service_s=1.0)
+    drive.run_until(9.0)
+    assert "critical" not in drive.running()
+    drive.cancel("late")
+    assert "critical" in drive.running()
+
+
+@pytest.mark.parametrize(("overdue", "first"), [(True, "late"), (False, "critical")])
+def test_s10_after_a_load_its_cause_goes_first_only_on_an_overdue_turn(
+    overdue: bool, first: str
+) -> None:
+    """S10: else the model's best rank."""
+    drive = overdue_drain() if overdue else swapping(preloaded="a")
+    if overdue:
+        drive.submit("txt2txt", "a", "critical", id_="who wanted it otherwise")
+    else:
+        drive.submit("txt2img", "b", "batch", id_="late")
+    drive.run_until(30.5 if overdue else 1.0)
+    assert drive.loads[-1][1] == "b"
+    drive.submit("txt2txt", "b", "critical", id_="critical")
+    drive.run_until(33.0)
+    assert next(name for name in drive.started() if name in ("late", "critical")) == first
+
+
+def test_s10_what_may_not_start_now_counts_for_no_rank_and_no_cut() -> None:
+    """S10: a critical request behind a cooldown drains nobody."""
+    drive = swapping(preloaded="b")
+    drive.submit(
+        "txt2txt", "b", "critical", service_s=1.0, failures=[Failure(True, retry_after_s=30.0)]
+    )
+    for _ in range(40):
+        drive.submit("txt2img", "a", "batch", service_s=1.0)
+    drive.run_until(5.0)
+    drive.submit("txt2txt", "b", "critical", id_="blocked")
+    drive.run_until(30.5)
+    assert drive.loads == [(1.0, "a", "b")]
+    assert len(drive.started()) == 29
+    drive.run_until(40.0)
+    assert drive.loads[1:] == [(31.0, "b", "a")]
+
+
+def test_s10_what_may_not_start_now_counts_for_no_turn() -> None:
+    """S10, S8: an overdue request behind a cooldown takes no turn from others."""
+    limits = Limits(preemption="off", overdue_normal_s=2.0)
+    drive = Drive(limits, preloaded="bcx")
+    drive.submit("txt2txt", "b", service_s=1.0, failures=[Failure(True, retry_after_s=90.0)])
+    drive.run_until(1.0)
+    drive.submit("txt2txt", "b", "normal", id_="blocked")
+    drive.submit("txt2txt", "c", "critical", service_s=5.0)
+    drive.submit("img2txt", "x", "normal", id_="late", service_s=1.0)
+    for n in range(3):
+        drive.submit("txt2txt", "c", "critical", id_=f"c{n}", service_s=1.0)
+    drive.run_until(20.0)
+    assert drive.started()[2:] == ["c0", "late", "c1", "c2"]
+
+
+def test_s10_what_may_not_start_now_keeps_no_stay() -> None:
+    """S10: a model whose work is all behind a cooldown leaves before its stay is over."""
+    drive = swapping(load_s=20.0)
+    drive.submit("txt2txt", "a", service_s=1.0, failures=[Failure(True, retry_after_s=40.0)])
+    drive.run_until(20.5)
+    drive.submit("txt2img", "b", "batch")
+    drive.run_until(22.0)
+    assert drive.loads[1:] == [(21.0, "b", "a")]

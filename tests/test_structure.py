@@ -1,0 +1,228 @@
+"""The shape of the package: who may import whom, and what no module may do."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import inference_mcp
+
+ROOT = Path(inference_mcp.__file__).parent
+TESTS = Path(__file__).parent
+
+CONTRACTS = {"errors", "requests", "backend"}
+"""Records and Protocols that name what all rooms share."""
+
+ROOMS: Mapping[str, set[str]] = {
+    "errors": set(),
+    "requests": {"errors"},
+    "backend": {"errors", "requests"},
+    "settings": {"errors", "requests"},
+    "observe": {"requests"},
+    "schemas": {"errors"},
+    "logs": {"observe"},
+    "scheduling": {"errors", "requests"},
+    "sharing": {"errors", "requests", "scheduling"},
+    "pictures": {"errors", "requests"},
+    "localai": CONTRACTS,
+    "jobs": {*CONTRACTS, "observe", "pictures", "scheduling", "schemas"},
+    "surface": {*CONTRACTS, "jobs", "observe", "pictures", "scheduling", "schemas"},
+    "server": {*CONTRACTS, "jobs", "localai", "logs", "observe", "pictures", "scheduling"}
+    | {"settings", "sharing", "simulator", "surface"},
+    "simulator": set(),
+    "chart": {"requests"},
+    "burst": {"chart", "requests", "simulator"},
+    "demo": {"burst", "chart", "requests", "settings", "simulator"},
+    "doctor": {*CONTRACTS, "localai", "pictures", "settings"},
+    "cli": {"demo", "doctor", "errors", "logs", "server", "settings"},
+    "__main__": {"cli"},
+}
+"""What each room may import, from the bottom up; the package's own version is free to all."""
+
+HELD: Mapping[str, tuple[str, ...]] = {
+    "asyncio": (),
+    "trio": (),
+    "httpx": ("localai.client",),
+    "structlog": ("logs",),
+    "jsonschema": ("schemas",),
+    "starlette": ("simulator",),
+    "uvicorn": ("simulator.running",),
+    "mcp": ("surface", "server", "demo"),
+    "mcp_types": ("surface", "server", "demo"),
+    "platformdirs": ("settings",),
+    "pydantic_settings": ("settings",),
+}
+"""Libraries that only some modules may import."""
+
+TESTED_BY: Mapping[str, str] = {
+    "__main__": "test_cli.py",
+    "backend": "localai/test_client.py",
+    "server": "test_server_stdio.py",
+    "scheduling.core": "scheduling/test_rules_order.py",
+    "scheduling.decisions": "scheduling/test_rules_turns.py",
+    "scheduling.giving_way": "scheduling/test_rules_preemption.py",
+    "scheduling.intake": "scheduling/test_rules_limits.py",
+    "scheduling.ledger": "scheduling/test_rules_limits.py",
+    "scheduling.protocols": "scheduling/test_scheduler.py",
+    "scheduling.residency": "scheduling/test_rules_residency.py",
+    "scheduling.state": "scheduling/test_rules_order.py",
+    "scheduling.world": "scheduling/test_rules_order.py",
+    "simulator.__main__": "simulator/test_main.py",
+}
+"""Modules whose tests do not bear their name: Protocols, processes, and what rules prove."""
+
+MUTATING = {"add", "append", "clear", "discard", "extend", "insert", "pop", "popitem", "remove"}
+MUTATING |= {"setdefault", "update", "appendleft", "popleft", "set", "acquire"}
+LIVING = {"AsyncClient", "Client", "Condition", "ContextVar", "Counter", "Event", "Lock"}
+LIVING |= {"OrderedDict", "Semaphore", "defaultdict", "deque", "getLogger", "get_logger", "count"}
+
+
+@cache
+def modules() -> list[str]:
+    """All modules by their name below the package; a room's ``__init__`` is the room."""
+    names = (path.relative_to(ROOT).with_suffix("").parts for path in ROOT.rglob("*.py"))
+    found = (".".join(part for part in parts if part != "__init__") for parts in names)
+    return sorted(name for name in found if name)
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    """A module's source, parsed."""
+    path = ROOT.joinpath(*module.split("."))
+    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imports(node: ast.AST) -> Iterator[str]:
+    """The full names of the modules that are imported anywhere below a node."""
+    for each in ast.walk(node):
+        if isinstance(each, ast.Import):
+            yield from (alias.name for alias in each.names)
+        elif isinstance(each, ast.ImportFrom):
+            assert each.level == 0, "imports are absolute"
+            module = each.module or ""
+            inside = [f"{module}.{alias.name}" for alias in each.names]
+            own = [name for name in inside if name.removeprefix("inference_mcp.") in modules()]
+            yield from own or [module]
+
+
+def own_imports(node: ast.AST) -> set[str]:
+    """The package's own modules among them, by their name below it."""
+    found = (name.removeprefix("inference_mcp.") for name in imports(node))
+    return {name for name in found if name in modules()}
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_go_down_only(module: str) -> None:
+    """Each room knows what is below it, and nothing of what is above or beside."""
+    room = module.split(".")[0]
+    used = {name.split(".")[0] for name in own_imports(tree(module))} - {room}
+    assert used <= ROOMS[room], f"{module} must not import {sorted(used - ROOMS[room])}"
+
+
+@pytest.mark.parametrize("library", HELD)
+def test_libraries_stay_where_they_belong(library: str) -> None:
+    """One HTTP client, one log, one protocol surface; ``anyio`` and never ``asyncio``."""
+    homes = HELD[library]
+    for module in modules():
+        if any(module == home or module.startswith(f"{home}.") for home in homes):
+            continue
+        used = {name.split(".")[0] for name in imports(tree(module))}
+        assert library not in used, f"{module} imports {library}"
+
+
+def test_the_serving_path_knows_no_simulator_until_it_is_asked_for() -> None:
+    """``server`` imports it inside a function: who has a LocalAI never loads it."""
+    body = [node for node in tree("server").body if isinstance(node, ast.Import | ast.ImportFrom)]
+    at_once = {name for node in body for name in own_imports(node)}
+    assert not any(name.startswith("simulator") for name in at_once)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """What is imported when a module is: a graph without a cycle."""
+    graph = {
+        module: {
+            name
+            for node in tree(module).body
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in own_imports(node)
+        }
+        for module in modules()
+    }
+    while free := {module for module, needed in graph.items() if not needed & set(graph)}:
+        graph = {module: needed for module, needed in graph.items() if module not in free}
+    assert not graph, f"a cycle among {sorted(graph)}"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_each_module_opens_with_its_contract(module: str) -> None:
+    """What it is, and what it does not know."""
+    assert ast.get_docstring(tree(module)), f"{module} has no docstring"
+
+
+@pytest.mark.parametrize("module", modules())
+def test_modules_hold_no_state(module: str) -> None:
+    """Nothing global is changed, and nothing that lives is made on import."""
+    body = tree(module)
+    names = {
+        target.id
+        for node in body.body
+        for target in _targets(node)
+        if isinstance(target, ast.Name) and target.id != "__all__"
+    }
+    for node in ast.walk(body):
+        assert not isinstance(node, ast.Global), f"{module}:{node.lineno} changes a global"
+        changed = _changed(node)
+        assert changed not in names, f"{module} changes its {changed}"
+    for node in body.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Call):
+            called = node.value.func
+            name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+            assert name not in LIVING, f"{module}:{node.lineno} makes a {name} on import"
+
+
+def _targets(node: ast.stmt) -> list[ast.expr]:
+    if isinstance(node, ast.Assign):
+        return node.targets
+    return [node.target] if isinstance(node, ast.AnnAssign) else []
+
+
+def _changed(node: ast.AST) -> str | None:
+    """The name whose value a node changes in place, if it does."""
+    if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del):
+        return getattr(node.value, "id", None)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return getattr(node.func.value, "id", None) if node.func.attr in MUTATING else None
+    return None
+
+
+@pytest.mark.parametrize("module", [each for each in modules() if not (ROOT / each).is_dir()])
+def test_each_module_has_its_tests(module: str) -> None:
+    """A file of its name, or one that is named above."""
+    folder, _, name = module.rpartition(".")
+    path = TESTS / TESTED_BY.get(
+        module, f"{folder}/test_{name}.py" if folder else f"test_{name}.py"
+    )
+    assert path.is_file(), f"{module} has no {path.relative_to(TESTS)}"
+
+
+def test_no_name_above_is_out_of_date() -> None:
+    """A room or a module that is gone goes here too."""
+    known = {module.split(".")[0] for module in modules()}
+    assert known <= set(ROOMS)
+    assert set(TESTED_BY) <= set(modules())
+
+
+@pytest.mark.parametrize("module", modules())
+def test_modules_and_functions_stay_short(module: str) -> None:
+    """About 400 lines, about 40 lines: what one reads in one sitting."""
+    body = tree(module)
+    assert (body.body[-1].end_lineno or 0) <= 450, f"{module} is too long"
+    for node in ast.walk(body):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno
+            assert lines <= 55, f"{module}.{node.name} is {lines} lines long"
