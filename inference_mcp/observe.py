@@ -285,7 +285,14 @@ class Metrics:
             self._codes[code] += 1
         self._errors.append(
             ErrorSample(
-                event.timestamp, code, message, event.kind, event.model, attempt, retried, parameters
+                event.timestamp,
+                code,
+                message,
+                event.kind,
+                event.model,
+                attempt,
+                retried,
+                parameters,
             )
         )
 

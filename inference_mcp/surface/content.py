@@ -224,9 +224,14 @@ def _unfinished(job: Job, now_s: float, wait_s: float) -> CallToolResult:
         blocks.append(TextContent(type="text", text=f"The text so far:\n{so_far}"))
     meta = job_meta(job) | {
         "position": job.admission.position() if job.admission else None,
-        "estimate_s": _rounded(_left_s(job, now_s)),
+        "estimate_s": _rounded(_left_s(job)),
     }
     return CallToolResult(content=blocks, _meta={META_KEY: meta})
+
+
+def _left_s(job: Job) -> float | None:
+    """About how long until the result; ``None`` until something like it was measured."""
+    return job.admission.time_left_s() if job.admission else None
 
 
 def _standing(job: Job, now_s: float) -> str:
@@ -234,19 +239,11 @@ def _standing(job: Job, now_s: float) -> str:
     position = job.admission.position() if job.admission else None
     if position is not None:
         words.append(f"at position {position}")
-    words.append(f"since {now_s - job.submitted_at:.0f} s")
-    left = _left_s(job, now_s)
+    words.append(f"submitted {now_s - job.submitted_at:.0f} s ago")
+    left = _left_s(job)
     if left is not None:
         words.append(f"about {left:.0f} s left" if left >= 1 else "should be done any moment")
     return ", ".join(words)
-
-
-def _left_s(job: Job, now_s: float) -> float | None:
-    """About how long a running job still takes; ``None`` until something was measured."""
-    estimate = job.admission.estimate_s() if job.admission else None
-    if estimate is None or job.started_at is None or job.done:
-        return None
-    return max(0.0, job.started_at + estimate - now_s)
 
 
 # --- small things ---------------------------------------------------------------------------

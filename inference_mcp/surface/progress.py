@@ -36,18 +36,18 @@ async def wait(job: Job, wait_s: float, report: Report, clock: Callable[[], floa
 
 
 def line(job: Job, now_s: float) -> str:
-    """What there is to say about a job that is not done."""
-    elapsed = f"{now_s - job.submitted_at:.0f} s"
+    """What there is to say about a job that is not done; nothing of time until it was measured."""
     admission = job.admission
     position = admission.position() if admission else None
-    estimate = admission.estimate_s() if admission else None
+    left_s = admission.time_left_s() if admission else None
+    words = [job.state]
     if position is not None:
-        text = f"{job.state}, position {position}, {elapsed}"
+        if job.preemptions:
+            words.append("interrupted for a better request")
+        words.append(f"position {position}")
     elif job.text_parts:
-        text = f"{job.state}, {len(job.text_parts)} tokens, {elapsed}"
-    elif estimate is not None and job.started_at is not None:
-        left = max(0.0, job.started_at + estimate - now_s)
-        text = f"{job.state}, about {left:.0f} s left, {elapsed}"
-    else:
-        text = f"{job.state}, {elapsed}"
-    return text[:MAX_LINE]
+        words.append(f"{len(job.text_parts)} tokens")
+    if left_s is not None and not job.text_parts:
+        words.append(f"about {left_s:.0f} s left")
+    words.append(f"{now_s - job.submitted_at:.0f} s")
+    return ", ".join(words)[:MAX_LINE]
