@@ -21,10 +21,10 @@ import secrets
 import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import PurePath
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -39,6 +39,7 @@ from inference_mcp.errors import (
     QueueFullError,
     ShuttingDownError,
 )
+from inference_mcp.job import Job, JobResult, PictureResult, TextResult, terminal_state
 from inference_mcp.observe import (
     JobFinished,
     JobPreempted,
@@ -49,134 +50,25 @@ from inference_mcp.observe import (
     Observer,
     sanitized,
 )
-from inference_mcp.pictures.store import PictureFacts, PictureStore, StoredPicture
+from inference_mcp.pictures.store import PictureFacts, PictureStore
 from inference_mcp.requests import (
     ChatRequest,
     GenerationRequest,
     ImageRequest,
     InputPicture,
     Priority,
-    RequestType,
 )
-from inference_mcp.scheduling.lifecycle import State
-from inference_mcp.scheduling.protocols import Admission, Lease, Scheduler
+from inference_mcp.scheduling.protocols import Lease, Scheduler
 from inference_mcp.scheduling.state import Ticket
 from inference_mcp.schemas import check_answer
 
-__all__ = ["Job", "JobResult", "Jobs", "PictureResult", "TextResult"]
+__all__ = ["MAX_KEPT_BYTES", "MAX_KEPT_JOBS", "Jobs"]
 
 MAX_KEPT_JOBS = 1_000
 """Finished jobs kept at most, whatever their TTL; with ``MAX_KEPT_BYTES`` it bounds memory."""
 
 MAX_KEPT_BYTES = 64 * 2**20
 """Text and inline pictures kept at most, in bytes; the oldest results go first."""
-
-
-@dataclass(frozen=True, slots=True)
-class TextResult:
-    """A finished text job's answer."""
-
-    outcome: TextOutcome
-
-    @property
-    def kept_bytes(self) -> int:
-        """What keeping it costs, in bytes."""
-        return len(self.outcome.text)
-
-
-@dataclass(frozen=True, slots=True)
-class PictureResult:
-    """A finished picture job's answer.
-
-    ``picture.data`` is empty where the picture is on disk: what is there need not be held in
-    memory too. ``size_bytes`` is the PNG's size either way.
-    """
-
-    picture: StoredPicture
-    size_bytes: int
-    simulated: bool
-
-    @property
-    def kept_bytes(self) -> int:
-        """What keeping it costs, in bytes."""
-        return len(self.picture.data)
-
-
-JobResult: TypeAlias = TextResult | PictureResult
-
-
-@dataclass(slots=True)
-class Job:
-    """One request's life. Times are seconds of the event loop's clock, durations seconds.
-
-    Only ``Jobs`` changes it; others read, wait, and mark the result as received.
-    """
-
-    id: str
-    kind: RequestType
-    model: str
-    priority: Priority
-    seed: int | None
-    max_tokens: int | None
-    input_notes: tuple[str, ...]
-    submitted_at: float
-    created: datetime
-    parameters: dict[str, Any] = field(repr=False)
-    request: GenerationRequest | None = field(repr=False)
-    admission: Admission | None = None
-    attempts: int = 0
-    preemptions: int = 0
-    load_s: float | None = None
-    processing_s: float | None = None
-    started_at: float | None = None
-    finished_at: float | None = None
-    finished: datetime | None = None
-    text_parts: list[str] = field(default_factory=list, repr=False)
-    result: JobResult | None = field(default=None, repr=False)
-    error: InferenceError | None = None
-    received: bool = False
-    changed: anyio.Event = field(default_factory=anyio.Event, repr=False)
-
-    @property
-    def done(self) -> bool:
-        """Whether the job has its one outcome."""
-        return self.finished_at is not None
-
-    @property
-    def state(self) -> str:
-        """As the interface names it; ``abandoned`` for a cancelled picture still computed."""
-        if self.admission is None:
-            return State.QUEUED.value
-        if self.admission.abandoned:
-            return "abandoned"
-        if self.done:
-            return _terminal(self.result, self.error)
-        if self.admission.loading:
-            return "loading"
-        return self.admission.state.value
-
-    @property
-    def queue_s(self) -> float | None:
-        """From submission to the end, less load and processing time; ``None`` before it."""
-        if self.finished_at is None:
-            return None
-        busy = (self.load_s or 0.0) + (self.processing_s or 0.0)
-        return max(0.0, self.finished_at - self.submitted_at - busy)
-
-    @property
-    def text_so_far(self) -> str:
-        """What a running chat has said; only the end tells whether it counts (trap 5)."""
-        return "".join(self.text_parts)
-
-    async def wait_done(self) -> None:
-        """Return when the job has its outcome."""
-        while not self.done:
-            await self.changed.wait()
-
-    def notify(self) -> None:
-        """Wake everyone who waits for a change."""
-        self.changed.set()
-        self.changed = anyio.Event()
 
 
 class Jobs:
@@ -388,7 +280,7 @@ class Jobs:
         self._observer(
             JobFinished(
                 **self._facts(job),
-                state=_terminal(result, error),
+                state=terminal_state(result, error),
                 granted=job.attempts > 0,
                 attempt=job.attempts,
                 queue_s=job.queue_s or 0.0,
@@ -492,13 +384,6 @@ def _pictures_of(request: GenerationRequest) -> tuple[InputPicture, ...]:
     if isinstance(request, ChatRequest):
         return request.pictures
     return (request.source,) if request.source is not None else ()
-
-
-def _terminal(result: JobResult | None, error: InferenceError | None) -> str:
-    if result is not None:
-        return State.COMPLETED.value
-    cancelled = isinstance(error, JobCancelledError)
-    return State.CANCELLED.value if cancelled else State.FAILED.value
 
 
 def _cancelled_error() -> JobCancelledError:

@@ -20,8 +20,6 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path, PurePath
 from typing import Any
 
-import structlog
-
 from inference_mcp.observe import (
     JobEvent,
     JobFinished,
@@ -44,7 +42,7 @@ def configure(level: str, file: Path | None) -> str | None:
     """Set the handlers of the root logger; returns why the file cannot be written, if so."""
     problem: str | None = None
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    handlers[0].setFormatter(_formatter(colors=sys.stderr.isatty()))
+    handlers[0].setFormatter(_Formatter(colors=sys.stderr.isatty()))
     if file is not None:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +52,7 @@ def configure(level: str, file: Path | None) -> str | None:
         except OSError as error:
             problem = f"The log file cannot be written ({type(error).__name__})."
         else:
-            rotating.setFormatter(_formatter(colors=False))
+            rotating.setFormatter(_Formatter(colors=False))
             handlers.append(rotating)
     logging.raiseExceptions = False  # a full disk or a closed stderr must not reach stdout's peer
     root = logging.getLogger()
@@ -107,7 +105,24 @@ class EventLog:
                 log(level, f"job.{event.state}", **facts)
 
 
+class _Formatter(logging.Formatter):
+    """structlog's formatter, imported with the first line: a start does not wait for it."""
+
+    def __init__(self, *, colors: bool) -> None:
+        super().__init__()
+        self._colors = colors
+        self._made: logging.Formatter | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line."""
+        if self._made is None:
+            self._made = _formatter(colors=self._colors)
+        return self._made.format(record)
+
+
 def _formatter(*, colors: bool) -> logging.Formatter:
+    import structlog
+
     renderer: Any = (
         structlog.dev.ConsoleRenderer(colors=True)
         if colors
@@ -132,7 +147,7 @@ def _collect(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping
     record: logging.LogRecord = event["_record"]
     raised = event.pop("exc_info", None)
     event.pop("stack_info", None)
-    event |= getattr(record, "facts", {})
+    event.update(getattr(record, "facts", {}))
     if record.name != _OURS:
         event["logger"] = record.name
     if isinstance(raised, tuple) and raised[1] is not None:

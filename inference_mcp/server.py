@@ -193,9 +193,18 @@ def _build(
         nonlocal warm
         if not warm:
             warm = True
-            tasks.start_soon(backend, name="warm up")
+            tasks.start_soon(_warm_up, settings, base_url, backend, name="warm up")
 
     return App(tools, Resources(tools, store), HostCancels(jobs), warm_up), jobs
+
+
+async def _warm_up(settings: Settings, base_url: str, backend: _LazyBackend) -> None:
+    """What the first call would wait for, done once the first answers are out."""
+    await backend()
+    log("info", "server.started", version=__version__, localai=base_url)
+    for name in NOT_IN_FORCE:
+        if name in settings.model_fields_set:
+            log("warning", "setting.not_in_force", setting=name)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -237,12 +246,10 @@ def build_server(settings: Settings, base_url: str) -> Server[App]:
     @asynccontextmanager
     async def lifespan(_: Server[App]) -> AsyncIterator[App]:
         async with _app(settings, base_url) as app:
-            log("info", "server.started", version=__version__, localai=base_url)
-            for name in NOT_IN_FORCE:
-                if name in settings.model_fields_set:
-                    log("warning", "setting.not_in_force", setting=name)
-            yield app
-            log("info", "server.stopped")
+            try:
+                yield app
+            finally:
+                log("info", "server.stopped")
 
     server = Server[App](
         "inference-mcp",

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from inference_mcp.jobs import Job, Jobs
+from inference_mcp.job import Job
+from inference_mcp.jobs import Jobs
 
 __all__ = ["MAX_REMEMBERED", "HostCancels", "is_time_out"]
 

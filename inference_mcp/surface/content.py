@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
 
 from inference_mcp.errors import ImageRejectedError, InferenceError
-from inference_mcp.jobs import Job, PictureResult, TextResult
+from inference_mcp.job import Job, PictureResult, TextResult
 from inference_mcp.pictures.ids import uri_of
 from inference_mcp.pictures.preview import make_preview
 from inference_mcp.pictures.store import PictureStore, StoredPicture

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import anyio
 
-from inference_mcp.jobs import Job
+from inference_mcp.job import Job
 
 __all__ = ["EVERY_S", "MAX_LINE", "Report", "line", "wait"]
 

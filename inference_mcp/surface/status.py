@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from inference_mcp.backend import BackendHealth, ModelInfo
-from inference_mcp.jobs import Job
+from inference_mcp.job import Job
 from inference_mcp.requests import RequestType
 from inference_mcp.scheduling.lifecycle import State
 from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSnapshot

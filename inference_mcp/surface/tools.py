@@ -19,7 +19,8 @@ from mcp_types import CallToolResult, Tool, ToolAnnotations
 
 from inference_mcp.backend import InferenceBackend
 from inference_mcp.errors import BackendFailedError, InferenceError
-from inference_mcp.jobs import Job, Jobs
+from inference_mcp.job import Job
+from inference_mcp.jobs import Jobs
 from inference_mcp.observe import Metrics
 from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore

@@ -47,7 +47,7 @@ def test_random_suffixes_make_ids_and_differ() -> None:
         GOOD + "\n",
         GOOD.upper(),
         GOOD.replace("txt2img", "txt2txt"),
-        GOOD.replace("2026", "２０２６"),  # noqa: RUF001  # full-width digits are the point
+        GOOD.replace("2026", "２０２６"),  # full-width digits are the point
     ],
 )
 def test_anything_but_an_exact_id_is_none(text: str) -> None:

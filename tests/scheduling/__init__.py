@@ -1,1 +1,1 @@
-"""The scheduler: rules as tables, random walks, an exhaustive search, experiments in virtual time."""
+"""The scheduler: rules as tables, random walks, an exhaustive search, experiments."""

@@ -2,18 +2,25 @@
 
 It performs every action as the shell would, with service and load times that the test gives,
 writes down what happened, and (with ``check=True``) asserts every invariant after each event.
+It keeps its own books of what LocalAI computes and holds in memory, so that the core's can be
+held against them. What LocalAI has yet to do stands in ``pending``: time brings it
+(``run_until``), or a test that wants another order does (``fire``).
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import count
+from statistics import median
+from typing import NamedTuple
 
-from inference_mcp.requests import Priority, RequestType
+from inference_mcp.errors import QueueFullError
+from inference_mcp.requests import Priority, Rank, RequestType
 from inference_mcp.scheduling.core import Core
-from inference_mcp.scheduling.lifecycle import State
+from inference_mcp.scheduling.lifecycle import TERMINAL, State
 from inference_mcp.scheduling.state import (
     Abandon,
     Action,
@@ -23,21 +30,29 @@ from inference_mcp.scheduling.state import (
     Heal,
     Limits,
     Load,
-    Phase,
     Stop,
     Ticket,
 )
+from tests.scheduling.invariants import (
+    check_abort,
+    check_displaced,
+    check_invariants,
+    check_order,
+    check_refusal,
+    check_stay,
+)
 
-__all__ = ["Drive", "Job", "check_invariants"]
+__all__ = ["FOREVER", "Drive", "Job", "LocalAI", "Pending", "check_invariants"]
 
 FOREVER = 1e12
 
 
 @dataclass
 class Job:
-    """One request as the driver sees it."""
+    """One request as the driver sees it; ``number`` counts submissions."""
 
     ticket: Ticket
+    number: int
     service_s: float
     submitted_at: float
     starts: list[float] = field(default_factory=list)
@@ -47,13 +62,49 @@ class Job:
     failures: list[Failure] = field(default_factory=list)
 
     @property
+    def key(self) -> tuple[Rank, int]:
+        """The order of S1, by the driver's own count."""
+        return (self.ticket.rank, self.number)
+
+    @property
     def wait_s(self) -> float:
         """From submission to the start that led to the end."""
         return self.starts[-1] - self.submitted_at
 
 
+@dataclass(frozen=True)
+class LocalAI:
+    """How LocalAI behaves, where it is asked; times in seconds.
+
+    ``verify_s`` is how long a job still works after LocalAI has answered (the slot is free by
+    then). ``load_fails`` says how the next load of a model goes wrong, ``None`` if it does not.
+    With ``may_load=False`` it refuses to load on request, with ``may_clear`` it says whether a
+    dead process is cleared away.
+    """
+
+    load_s: Callable[[str], float] = lambda model: 0.0
+    stop_s: Callable[[], float] = lambda: 0.0
+    verify_s: Callable[[], float] = lambda: 0.0
+    load_fails: Callable[[str], Failure | None] = lambda model: None
+    may_load: bool = True
+    may_clear: Callable[[str], bool] = lambda model: True
+
+
+class Pending(NamedTuple):
+    """Something that LocalAI or a job has yet to do; ``run`` tells tries of a request apart."""
+
+    at: float
+    number: int
+    what: str
+    name: str
+    run: int
+
+
 class Drive:
-    """The core under virtual time."""
+    """The core under virtual time.
+
+    ``sole``: nobody calls the core past the drive, so that their books must agree.
+    """
 
     def __init__(
         self,
@@ -64,20 +115,33 @@ class Drive:
         check: bool = True,
         preloaded: Iterable[str] = (),
         core: Core | None = None,
+        localai: LocalAI | None = None,
+        jitter: Callable[[], float] = lambda: 1.0,
+        sole: bool = False,
     ) -> None:
         self.core = core if core is not None else Core(limits or Limits())
         self.now = 0.0
+        self.steps = 0
         self.jobs: dict[str, Job] = {}
+        self.ends: Counter[str] = Counter()
         self.log: list[tuple[float, str, str]] = []
         self.loads: list[tuple[float, str, str | None]] = []
         self.resident: set[str] = set(preloaded)
-        self._load_s = load_s
-        self._stop_s = stop_s
-        self._check = check
+        self.loading: dict[str, str | None] = {}
+        self.healing: set[str] = set()
+        self.dead: set[str] = set()
+        self.stays: dict[str, tuple[float, float]] = {}
+        self.promised: set[str] = set()
+        self._localai = localai or LocalAI(load_s=load_s, stop_s=lambda: stop_s)
+        self._jitter = jitter
+        self.checking = check
+        self.sole = sole
         self._ids = count(1)
-        self._events: list[tuple[float, int, str, str, int]] = []
+        self._events: list[Pending] = []
         self._sequence = count()
         self._running: dict[str, int] = {}
+        self._used: dict[str, float] = {}
+        self._load_times: dict[str, list[float]] = {}
         self._perform(self.core.seen_loaded(self.resident, 0.0))
 
     # --- what a test does ---------------------------------------------------------------
@@ -97,26 +161,40 @@ class Drive:
         """Submit a request; it will run for ``service_s`` once it is granted."""
         name = id_ or f"r{next(self._ids)}"
         ticket = Ticket(name, RequestType(kind), Priority(priority), model, deadline, input_bytes)
-        self.jobs[name] = Job(ticket, service_s, self.now, failures=list(failures))
+        self.jobs[name] = Job(ticket, len(self.jobs), service_s, self.now, failures=list(failures))
         try:
             actions = self.core.submit(ticket, self.now)
-        except Exception:
-            self.jobs[name].end = "rejected"
-            self.check()
+        except Exception as error:
+            self._ended(name, "rejected")
+            self._perform(())
+            if self.checking and isinstance(error, QueueFullError):
+                check_refusal(self, ticket)
             raise
         self._perform(actions)
         return name
 
-    def cancel(self, name: str) -> None:
-        """Cancel a request."""
-        before = self.core.entry(name)
-        if before is not None and before.state not in (
-            State.COMPLETED,
-            State.FAILED,
-            State.CANCELLED,
-        ):
+    def cancel(self, name: str, *, called: bool = True) -> None:
+        """Cancel a request; with ``called=False`` one that had not made its call yet."""
+        if self.jobs[name].end is None:
             self._ended(name, "cancelled")
-        self._perform(self.core.cancel(name, self.now))
+        running = name in self._running
+        actions = self.core.cancel(name, self.now)
+        entry = self.core.entry(name)
+        assert entry is None or entry.state in TERMINAL, f"{name} was not cancelled at once"
+        self._perform(actions)
+        if running and not called:
+            self._closed(name, interrupted=True)
+
+    def fail(self, name: str) -> None:
+        """A request that waits, or whose answer is being verified, fails for good."""
+        self._ended(name, "failed")
+        self._perform(self.core.fail(name, self.now))
+
+    def drop(self, model: str) -> None:
+        """LocalAI drops an idle model by itself, and that is noticed."""
+        if model in self.resident and not self._busy(model):
+            self.resident.discard(model)
+            self._perform(self.core.gone(model, self.now))
 
     def run_until(self, time: float) -> None:
         """Let time pass."""
@@ -126,15 +204,19 @@ class Drive:
                 break
             self.now = max(self.now, at)
             if timer:
-                self._perform(self.core.tick(self.now))
+                self.tick()
             else:
-                _, _, what, name, run = heapq.heappop(self._events)
-                self._happen(what, name, run)
+                self._happen(heapq.heappop(self._events))
         self.now = time
+        self.check()
+
+    def tick(self) -> None:
+        """Have done what is due now."""
+        self._perform(self.core.tick(self.now))
 
     def run(self, limit: float = 1e9) -> None:
         """Let everything that is under way end."""
-        while self._events or self.core.counts.waiting:
+        while self._events or self.core.counts.waiting or self.core.leased():
             at, _ = self._next()
             if at > limit:
                 return
@@ -154,92 +236,245 @@ class Drive:
         ended = self.jobs[name].end
         return ended if ended is not None else (entry.state if entry else None)
 
+    def memory(self) -> set[str]:
+        """The models that LocalAI holds or is loading."""
+        return self.resident | set(self.loading)
+
+    def pending(self) -> list[Pending]:
+        """What has yet to happen, in its order."""
+        return sorted(event for event in self._events if self._is_real(event))
+
+    def fire(self, event: Pending) -> None:
+        """Let this happen now, whatever its time."""
+        self._events.remove(event)
+        heapq.heapify(self._events)
+        self._happen(event)
+
     # --- what LocalAI does --------------------------------------------------------------
 
-    def _happen(self, what: str, name: str, run: int) -> None:
-        if what in ("end", "stopped", "let go") and self._running.get(name) != run:
+    def _is_real(self, event: Pending) -> bool:
+        """Whether it is about the try that is still running, or about no try."""
+        if event.what in ("end", "stopped", "let go", "answering"):
+            return self._running.get(event.name) == event.run
+        return event.what != "verified" or self.jobs[event.name].end is None
+
+    def _happen(self, event: Pending) -> None:
+        if not self._is_real(event):
             return
-        match what:
+        name = event.name
+        match event.what:
             case "end":
                 self._call_ends(name)
-            case "stopped":
-                del self._running[name]
-                self._perform(self.core.release(name, self.now, interrupted=True))
-            case "let go":
-                del self._running[name]
-                self._perform(self.core.release(name, self.now))
+            case "stopped" | "let go":
+                self._closed(name, interrupted=event.what == "stopped")
+            case "answering":
+                self._carried(name)
+            case "verified":
+                self._ended(name, "completed")
+                self._perform(self.core.complete(name, self.jobs[name].service_s, self.now))
             case "loaded":
-                self.resident.add(name)
-                began = next(at for at, model, _ in reversed(self.loads) if model == name)
-                self._perform(self.core.loaded(name, self.now - began, self.now))
+                self._load_ends(name)
             case "healed":
-                self._perform(self.core.healed(name, True, self.now))
+                cleared = self._localai.may_clear(name)
+                self.healing.discard(name)
+                self._perform(self.core.healed(name, cleared, self.now))
 
     def _call_ends(self, name: str) -> None:
-        del self._running[name]
         job = self.jobs[name]
         if job.failures and job.end is None:
-            failure = job.failures.pop(0)
-            retried, actions = self.core.attempt_failed(name, failure, 1.0, self.now)
-            self.log.append((self.now, "retry" if retried else "fail", name))
-            if not retried:
-                self._ended(name, "failed")
-            self._perform(actions)
-            self._perform(self.core.release(name, self.now))
+            self._try_fails(name, job.failures.pop(0))
             return
+        self._released(name)
+        verify_s = self._localai.verify_s()
+        verified = self._at(self.now + verify_s, "verified", name)
         self._perform(self.core.release(name, self.now))
-        if job.end is None:
-            self._ended(name, "completed")
-            self._perform(self.core.complete(name, job.service_s, self.now))
+        if verify_s == 0.0:
+            self.fire(verified)
+
+    def _try_fails(self, name: str, failure: Failure) -> None:
+        """As the shell: the failure first, then the end of the lease."""
+        self._released(name)
+        if failure.process_dead:
+            self.dead.add(self.jobs[name].ticket.model)
+        retried, actions = self.core.attempt_failed(name, failure, self._jitter(), self.now)
+        self.log.append((self.now, "retry" if retried else "fail", name))
+        if not retried:
+            self._ended(name, "failed")
+        self._perform(actions)
+        self._perform(self.core.release(name, self.now))
+
+    def _closed(self, name: str, *, interrupted: bool) -> None:
+        """The call is closed by us; if it carried a load that still ran, that is dropped."""
+        model = self.jobs[name].ticket.model
+        if self.loading.get(model) == name:
+            assert interrupted, f"the load of {model} was dropped"
+            del self.loading[model]  # cancelled before the call was made: there was no load
+        self._released(name)
+        self._perform(self.core.release(name, self.now, interrupted=interrupted))
+
+    def _released(self, name: str) -> None:
+        del self._running[name]
+        self._used[self.jobs[name].ticket.model] = self.now
+
+    def _carried(self, name: str) -> None:
+        """LocalAI begins to answer a request that it loaded the model for, or gives up."""
+        model = self.jobs[name].ticket.model
+        failure = self._localai.load_fails(model)
+        del self.loading[model]
+        if failure is None:
+            self._is_there(model)
+            self._perform(self.core.loaded(model, None, self.now))
+            return
+        if self.jobs[name].end is None:
+            self._try_fails(name, failure)
+        else:
+            self._closed(name, interrupted=False)
+
+    def _load_ends(self, model: str) -> None:
+        began = next(at for at, name, _ in reversed(self.loads) if name == model)
+        del self.loading[model]
+        if not self._localai.may_load:
+            self._perform(self.core.load_refused(model, self.now))
+            return
+        failure = self._localai.load_fails(model)
+        if failure is None:
+            self._is_there(model)
+            self._load_times.setdefault(model, []).append(self.now - began)
+            self._perform(self.core.loaded(model, self.now - began, self.now))
+            return
+        self.resident.discard(model)
+        cause, retried, actions = self.core.load_failed(model, failure, self._jitter(), self.now)
+        if cause is not None and not retried:
+            self._ended(cause, "failed")
+        self._perform(actions)
+
+    def _is_there(self, model: str) -> None:
+        self.resident.add(model)
+        self.dead.discard(model)
+        self._used[model] = self.now
 
     def _ended(self, name: str, how: str) -> None:
         job = self.jobs[name]
         assert job.end is None, f"{name} ended twice: {job.end}, {how}"
         job.end, job.ended_at = how, self.now
+        self.ends[how] += 1
         self.log.append((self.now, how, name))
 
     # --- performing ---------------------------------------------------------------------
 
     def _perform(self, actions: Iterable[Action]) -> None:
+        self.steps += 1
         for action in actions:
             match action:
                 case Grant(id=name, carries_load=carries):
                     self._start(name, carries)
                 case Stop(id=name):
-                    job = self.jobs[name]
-                    job.wasted_s += self.now - job.starts[-1]
-                    self.log.append((self.now, "stop", name))
-                    self._at(self.now + self._stop_s, "stopped", name)
+                    self._stop(name)
                 case Abandon(id=name, until=until):
+                    assert until >= self.now
                     self._at(until, "let go", name)
                 case Load(model=model, evict=evict):
-                    self.loads.append((self.now, model, evict))
-                    if evict is not None:
-                        self.resident.discard(evict)
-                    self._at(self.now + self._load_s(model), "loaded", model)
+                    self._load(model, evict)
                 case Heal(model=model):
+                    assert model not in self.healing, f"{model} is healed twice at once"
+                    self.healing.add(model)
                     self.resident.discard(model)
                     self._at(self.now, "healed", model)
                 case End(id=name):
                     self._ended(name, "displaced")
+                    if self.checking:
+                        check_displaced(self, name)
         self.check()
+        if self.checking:
+            self.take_notes()
 
     def _start(self, name: str, carries: bool) -> None:
         job = self.jobs[name]
         model = job.ticket.model
+        assert job.end is None, f"{name} was granted after its end"
         assert name not in self._running, f"{name} runs already"
-        assert carries or model in self.resident, f"{name} was granted on an absent model"
+        assert model not in self.healing, f"{name} was granted on a dead process"
+        if carries:
+            self._carry(name, model)
+        else:
+            assert model in self.resident, f"{name} was granted on an absent model"
+            assert model not in self.loading, f"{name} was granted on a model that loads"
+        if self.checking:
+            check_order(self, name)
         job.starts.append(self.now)
         self._running[name] = len(self.log)
         self.log.append((self.now, "grant", name))
-        self._at(self.now + job.service_s, "end", name)
+        load_s = self._localai.load_s(model) if carries else 0.0
+        if carries:
+            self._at(self.now + load_s, "answering", name)
+        self._at(self.now + load_s + job.service_s, "end", name)
 
-    def _at(self, time: float, what: str, name: str) -> None:
+    def _carry(self, name: str, model: str) -> None:
+        """LocalAI loads for a request, and makes room by itself: its least recently used."""
+        assert model not in self.loading, f"{model} is loaded twice at once"
+        limit = self.core.limits.max_resident_models
+        others = self.memory() - {model}
+        evict = None
+        if limit and len(others) >= limit:
+            idle = [other for other in others & self.resident if not self._busy(other)]
+            assert idle, f"no model is idle, and LocalAI loads {model} beside the others"
+            evict = min(idle, key=lambda other: (self._used.get(other, 0.0), other))
+            self.resident.discard(evict)
+        self.loads.append((self.now, model, evict))
+        self.loading[model] = name
+        self.resident.discard(model)
+
+    def _load(self, model: str, evict: str | None) -> None:
+        assert model not in self.loading, f"{model} is loaded twice at once"
+        assert model not in self.healing, f"{model} is loaded while it is healed"
+        if evict is not None:
+            assert not self._busy(evict), f"{evict} computes and was to leave"
+            if self.checking:
+                check_stay(self, model, evict)
+            self.resident.discard(evict)
+        self.loads.append((self.now, model, evict))
+        self.loading[model] = None
+        self._at(self.now + self._localai.load_s(model), "loaded", model)
+
+    def _stop(self, name: str) -> None:
+        job = self.jobs[name]
+        assert name in self._running, f"{name} was stopped and does not run"
+        assert not job.ticket.kind.makes_picture, f"{name} is a picture and was stopped"
+        assert self.loading.get(job.ticket.model) != name, f"the load of {name} was dropped"
+        if self.checking and job.end is None:
+            check_abort(self, name)
+        job.wasted_s += self.now - job.starts[-1]
+        self.log.append((self.now, "stop", name))
+        self._at(self.now + self._localai.stop_s(), "stopped", name)
+
+    def take_notes(self) -> None:
+        """What the checks of the next step want to know of this one."""
+        world = self.core.world
+        self.promised = {entry.id for entry in world.entries.values() if entry.reserved}
+        for name in self.resident & set(world.models):
+            loaded_at = world.models[name].loaded_at
+            if self.stays.get(name, (0.0, 0.0))[0] != loaded_at:
+                measured = self._load_times.get(name, [])[-31:]
+                load_s = median(measured) if measured else 0.0
+                self.stays[name] = (loaded_at, loaded_at + 2.5 * (load_s or 10.0))
+
+    # --- inside -------------------------------------------------------------------------
+
+    def _busy(self, model: str) -> bool:
+        """Whether LocalAI computes on it; also what lost its answer is computed to the end."""
+        if any(self.jobs[name].ticket.model == model for name in self._running):
+            return True
+        held = (entry for entry in self.core.leased() if entry.held)
+        return any(entry.ticket.model == model for entry in held)
+
+    def _at(self, time: float, what: str, name: str) -> Pending:
         run = self._running.get(name, -1)
-        heapq.heappush(self._events, (time, next(self._sequence), what, name, run))
+        event = Pending(time, next(self._sequence), what, name, run)
+        heapq.heappush(self._events, event)
+        return event
 
     def _next(self) -> tuple[float, bool]:
-        event = self._events[0][0] if self._events else FOREVER * 2
+        event = self._events[0].at if self._events else FOREVER * 2
         wake = self.core.next_wake()
         if wake is not None and wake < event:
             return wake, True
@@ -247,51 +482,5 @@ class Drive:
 
     def check(self) -> None:
         """Assert the invariants, if this drive checks them."""
-        if self._check:
+        if self.checking:
             check_invariants(self)
-
-
-def check_invariants(drive: Drive) -> None:
-    """What holds after every event, whatever happened."""
-    core, world = drive.core, drive.core.world
-    limits = core.limits
-    entries = list(world.entries.values())
-    # S19: the balance, and each count by counting.
-    assert core.counts.balanced, core.counts
-    waiting = [e for e in entries if e.state in (State.QUEUED, State.RETRYING)]
-    assert core.counts.waiting == len(waiting), "waiting miscounted"
-    assert core.counts.running == sum(e.state is State.PROCESSING for e in entries)
-    # S3: places and slots.
-    held = [e for e in entries if e.holds_place]
-    assert world.places_used == len(held), "places miscounted"
-    assert len(held) <= limits.max_concurrency, "more run than may"
-    for model in world.models.values():
-        leases = sum(e.leased for e in entries if e.ticket.model == model.name)
-        assert model.leases == leases, f"slots of {model.name} miscounted"
-        assert model.leases <= model.slots, f"more run on {model.name} than may"
-        queued = {e.id for e in entries if e.state is State.QUEUED} & set(model.members)
-        assert queued == {i for i in model.members if i in model.queue}, "queue out of step"
-    present = [m for m in world.models.values() if m.phase is not Phase.ABSENT]
-    assert world.occupied == len(present), "residency miscounted"
-    if limits.max_resident_models:
-        assert len(present) <= limits.max_resident_models, "more models resident than may be"
-        assert len(drive.resident) <= limits.max_resident_models or not drive.loads
-    # Lenders run; what is lent can be repaid.
-    for entry in world.lenders.values():
-        assert entry.lent
-        assert entry.leased
-        assert entry.ticket.kind.makes_picture
-    # S4: no place stays free while something that could start waits.
-    if world.places_used < limits.max_concurrency:
-        for model in world.models.values():
-            startable = (
-                model.phase is Phase.RESIDENT
-                and model.leases < model.slots
-                and not model.blocked(drive.now)
-                and not any(swap.victim is model for swap in world.swaps)
-                and len(model.queue)
-            )
-            assert not startable, f"a place is free and {model.name} has work"
-    # Every lease that the core counts is one that the driver knows, and the other way round.
-    leased = {e.id for e in entries if e.leased and not e.held}
-    assert leased == set(drive._running), "a lease is lost"
