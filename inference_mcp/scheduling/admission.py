@@ -15,6 +15,7 @@ import anyio
 
 from inference_mcp.errors import (
     BackendError,
+    BackendFailedError,
     DeadlineExceededError,
     InferenceError,
     JobCancelledError,
@@ -69,6 +70,8 @@ class LocalAdmission:
         self._scope: anyio.CancelScope | None = None
         self._carries_load = False
         self._processing_s = 0.0
+        # Told to stop while its answer was at hand: the slot is given back, so is the answer.
+        self._gave_back = False
         self._end: InferenceError | None = None
         # Kept here because the core forgets a request as soon as nothing is left to decide.
         self._final: State | None = None
@@ -128,12 +131,19 @@ class LocalAdmission:
             self._judge(lease, error)
             if not lease.again:
                 raise
+        except Exception:
+            self.fail_nowait(_fault())
+            raise
+        except BaseException:  # the job's own task is cancelled: nobody is left to end it
+            self.cancel_nowait()
+            raise
         finally:
             self._scope = None
             self._release(interrupted=scope.cancelled_caught)
-        if scope.cancelled_caught:
-            if self._final is not None:
-                raise self._end or cancelled()
+        if self._final is not None and scope.cancelled_caught:
+            raise self._end or cancelled()
+        if self._final is None and (scope.cancelled_caught or self._gave_back):
+            self._gave_back = False
             lease.again = True
             self._watcher.preempted()
             self._watcher.changed()
@@ -248,7 +258,9 @@ class LocalAdmission:
         """The lease ended before its block: note how long LocalAI took."""
         self._note_processing(started_at)
         self.model_is_there()
-        self._release()
+        stopped = self._scope is not None and self._scope.cancel_called
+        self._gave_back = stopped and self._final is None
+        self._release(interrupted=stopped)
 
     def model_is_there(self) -> None:
         """An answer has begun: the load that this call carried is over."""
@@ -286,6 +298,13 @@ class _LocalLease:
         if not self._released:
             self._released = True
             self._admission.released(self.started_at)
+
+
+def _fault() -> InferenceError:
+    return BackendFailedError(
+        "This server failed on the request through a fault of its own.",
+        "Call again; if it happens again, report it with the server's log.",
+    )
 
 
 def cancelled() -> JobCancelledError:

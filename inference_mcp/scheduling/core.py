@@ -27,7 +27,8 @@ from inference_mcp.errors import DeadlineExceededError, QueueFullError
 from inference_mcp.requests import Rank
 from inference_mcp.scheduling.estimates import Estimates
 from inference_mcp.scheduling.ledger import Ledger
-from inference_mcp.scheduling.lifecycle import TERMINAL, Event, State
+from inference_mcp.scheduling.lifecycle import TERMINAL, Event, State, transition
+from inference_mcp.scheduling.residency import has_room
 from inference_mcp.scheduling.retry import backoff_s
 from inference_mcp.scheduling.state import (
     Abandon,
@@ -44,7 +45,7 @@ from inference_mcp.scheduling.state import (
     Ticket,
 )
 from inference_mcp.scheduling.steps import step
-from inference_mcp.scheduling.world import grant
+from inference_mcp.scheduling.world import carry_load, grant
 
 __all__ = ["HEAL_REFUSED_S", "STAY_FACTOR", "UNMEASURED_LOAD_S", "Core"]
 
@@ -99,14 +100,10 @@ class Core(Ledger):
         entry = self.world.entries.get(id_)
         if entry is None or not entry.leased or entry.held:
             return []
-        heir = self.world.entries.get(entry.heir or "")
-        self._end_lease(entry, now)
+        heir = self._end_lease(entry, now)
         if interrupted and entry.stopping and entry.state is State.PROCESSING:
             self._put_back(entry)
-        actions: list[Action] = []
-        if heir is not None and heir.state is State.QUEUED:
-            heir.reserved = False
-            actions += self._grant_heir(heir, now)
+        actions = self._grant_heir(heir, now)
         self._forget_if_over(entry)
         return actions + self._decide(now)
 
@@ -130,6 +127,10 @@ class Core(Ledger):
         a picture whose answer was lost keeps its slot until LocalAI can be done with it.
         """
         entry = self.world.entries[id_]
+        transition(entry.state, Event.BACK_OFF)  # or nothing of it counts
+        lost = failure.answer_lost and entry.ticket.kind.makes_picture and entry.leased
+        if entry.carries_load and self._model(entry).phase is Phase.LOADING:
+            lost = False  # the load died with its call: nothing computes
         actions = self._judge(entry, failure, now)
         retried = (
             failure.transient
@@ -138,31 +139,30 @@ class Core(Ledger):
         )
         if not retried:
             step(self.counts, entry, Event.FAIL)
-            self._end_lease(entry, now)
-            self._ended(entry)
-            return False, actions + self._decide(now)
-        step(self.counts, entry, Event.BACK_OFF)
-        self._returned(entry)
-        at = now + backoff_s(entry.attempts, jitter, failure.retry_after_s)
-        if failure.answer_lost and entry.ticket.kind.makes_picture and entry.leased:
-            until = self._abandoned_until(entry, now)
-            self._abandon(entry)
-            entry.held = True
-            self._set_timer(until, "hold", entry.id)
-            at = max(at, until)
         else:
-            self._end_lease(entry, now)
-        self._model(entry).members[entry.id] = entry
-        self._set_timer(at, "retry", entry.id)
-        return True, actions + self._decide(now)
+            step(self.counts, entry, Event.BACK_OFF)
+        held_until = self._hold(entry, now) if lost else now
+        heir = None if lost else self._end_lease(entry, now)
+        if retried:
+            self._returned(entry)
+            entry.awaits_repair = failure.process_dead
+            self._model(entry).members[entry.id] = entry
+            at = now + backoff_s(entry.attempts, jitter, failure.retry_after_s)
+            self._set_timer(max(at, held_until), "retry", entry.id)
+        else:
+            self._ended(entry)
+        return retried, [*actions, *self._grant_heir(heir, now), *self._decide(now)]
 
     def fail(self, id_: str, now: float) -> list[Action]:
         """The request has failed for good: its answer, its deadline, or shutdown."""
         entry = self.world.entries[id_]
         self._leave_queue(entry)
         step(self.counts, entry, Event.FAIL)
+        actions: list[Action] = []
+        if entry.leased and entry.carries_load:  # S11: not even a deadline closes a load
+            actions.append(self._cancel_lease(entry, now))
         self._ended(entry)
-        return self._decide(now)
+        return actions + self._decide(now)
 
     def cancel(self, id_: str, now: float) -> list[Action]:
         """Cancel in any state, at once (S16). Of a request that has ended: nothing."""
@@ -260,6 +260,10 @@ class Core(Ledger):
         self.world.set_phase(model, Phase.ABSENT)
         if not cleared:
             self._block(model, now + HEAL_REFUSED_S)
+            return self._decide(now)
+        for entry in list(model.members.values()):
+            if entry.awaits_repair:  # what it waited for is done: no back-off on top of that
+                self._retry_due(entry.id)
         return self._decide(now)
 
     def tick(self, now: float) -> list[Action]:
@@ -274,16 +278,24 @@ class Core(Ledger):
 
     # --- parts of events ----------------------------------------------------------------
 
-    def _grant_heir(self, heir: Entry, now: float) -> list[Action]:
+    def _grant_heir(self, heir: Entry | None, now: float) -> list[Action]:
         """S6: the place goes to the one that it was taken for, and to no one else."""
+        if heir is None:
+            return []
         model = self._model(heir)
         free = self.world.places_used < self.limits.max_concurrency and model.leases < model.slots
-        if not free or model.phase is not Phase.RESIDENT or model.blocked(now):
+        carries = model.phase is Phase.ABSENT and not self.world.loads_allowed
+        if not free or model.blocked(now):
             return []
-        grant(self.world, heir, now, overdue=False)
+        if model.phase is Phase.RESIDENT:
+            grant(self.world, heir, now, overdue=False)
+        elif carries and has_room(self.world):
+            carry_load(self.world, heir, now, overdue=False)
+        else:
+            return []
         self._budget.started(now)
         self._intake.left(heir)
-        return [Grant(heir.id)]
+        return [Grant(heir.id, carries_load=carries)]
 
     def _displace(self, entry: Entry, now: float) -> Action:
         """S12: a request of a better rank takes this one's place in a full queue."""
@@ -306,12 +318,12 @@ class Core(Ledger):
         if entry is None or own_s is None or entry.state in TERMINAL:
             return None
         if entry.state is State.PROCESSING:
-            return max(0.0, (entry.granted_at or now) + own_s - now)
+            return max(0.0, entry.granted_at + own_s - now)
         ahead = sum(
             self._expected_s(other) or 0.0 for other in self.waiting() if other.key < entry.key
         )
         for other in self.world.running.values():
-            left = (other.granted_at or now) + (self._expected_s(other) or 0.0) - now
+            left = other.granted_at + (self._expected_s(other) or 0.0) - now
             ahead += max(0.0, left)
         model = self._model(entry)
         load_s = 0.0 if model.phase is Phase.RESIDENT else self.estimates.load_s(model.name) or 0.0
@@ -371,6 +383,7 @@ class Core(Ledger):
     def _retry_due(self, id_: str) -> None:
         entry = self.world.entries.get(id_)
         if entry is not None and entry.state is State.RETRYING:
+            entry.awaits_repair = False
             step(self.counts, entry, Event.REQUEUE)
             self._enqueue(entry)
 

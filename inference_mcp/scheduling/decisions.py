@@ -37,7 +37,7 @@ from inference_mcp.requests import Priority
 from inference_mcp.scheduling import residency
 from inference_mcp.scheduling.giving_way import is_protected, outranked_by, victim_for
 from inference_mcp.scheduling.state import Action, Entry, Grant, Load, Model, Party, Phase, Stop
-from inference_mcp.scheduling.world import Swap, World, grant
+from inference_mcp.scheduling.world import Swap, World, begin_load, carry_load, grant
 
 __all__ = ["decide"]
 
@@ -62,7 +62,6 @@ def decide(world: World, now: float) -> list[Action]:
     if not world.busy and not world.lenders:
         return []
     decider = _Decider(world, now)
-    residency.cut_stays(world, now)
     while decider.take_a_step():
         pass
     return decider.actions
@@ -78,6 +77,7 @@ class _Decider:
 
     def take_a_step(self) -> bool:
         """Do the next thing that can be done; whether there was one."""
+        residency.cut_stays(self.world, self.now)
         if self._finish_a_swap():
             return True
         if self.world.places_used < self.world.limits.max_concurrency:
@@ -116,14 +116,16 @@ class _Decider:
         """S8 inside one model: its longest overdue and its best take that model's turns."""
         model = choice.model
         best = self.world.best_of(model)
+        if self.world.lenders:  # S6: overdue turns wait until they are repaid
+            return best, False
         if model.first is not None and model.first in model.queue:
             return self.world.entries[model.first], True
         due = self.world.first_due_of(model)
-        if due.due_at > self.now or due is best:
-            return best, False
         if choice.contested and choice.party is Party.OVERDUE:
             model.turn = Party.RANK
             return due, True
+        if due.due_at > self.now or due is best:
+            return best, False
         party, model.turn = model.turn, model.turn.other
         return (due, True) if party is Party.OVERDUE else (best, False)
 
@@ -160,7 +162,11 @@ class _Decider:
         if model.blocked(self.now) or model.phase is Phase.LOADING:
             return False
         if model.phase is Phase.RESIDENT:
-            return model.leases < model.slots and not residency.is_leaving(self.world, model)
+            if model.leases >= model.slots or residency.is_leaving(self.world, model):
+                return False
+            if residency.is_stale(model, self.now):
+                return whatever_is_free or residency.load_may_begin(self.world)
+            return residency.may_work(self.world, model)
         if any(swap.target is model for swap in self.world.swaps):
             return False
         if not (whatever_is_free or residency.load_may_begin(self.world)):
@@ -196,36 +202,40 @@ class _Decider:
 
     def _begin_load(self, choice: _Choice, evict: Model | None, *, lent: bool = False) -> bool:
         """S11: the load is the scheduler's; the request waits on it without a slot."""
-        model = choice.model
+        model, asks = choice.model, self.world.loads_allowed
         if evict is not None:
+            if not asks:  # S10: nor may we choose what leaves: plan with LocalAI's own choice
+                evict = residency.localai_drops(self.world) or evict
             self.world.set_phase(evict, Phase.ABSENT)
-        if choice.contested:
+        # A swap is a turn, and so is a start; a load into free room is neither.
+        if choice.contested and (evict is not None or not asks):
             self.world.turn = choice.party.other
-        model.loaded_for = choice.entry.id
-        model.first = choice.entry.id if choice.party is Party.OVERDUE else None
-        self.world.set_phase(model, Phase.LOADING)
-        model.load_began = self.now
-        model.load_lent = lent
-        if self.world.loads_allowed:
+        if asks:
+            begin_load(self.world, choice.entry, self.now, lent=lent)
+            model.first = choice.entry.id if choice.party is Party.OVERDUE else None
             self.actions.append(Load(model.name, evict.name if evict else None))
         else:
-            self._grant(choice.entry, overdue=choice.party is Party.OVERDUE, carries_load=True)
+            overdue = choice.party is Party.OVERDUE
+            carry_load(self.world, choice.entry, self.now, overdue=overdue)
+            self.actions.append(Grant(choice.entry.id, carries_load=True))
         return True
 
     # --- giving way ---------------------------------------------------------------------
 
     def _take_a_place(self) -> bool:
         """S6: the best that lacks only a place takes one from a lower rank."""
+        if self._end_a_residency():
+            return True
         if not self.world.running or self.world.limits.preemption == "off":
-            return self._end_a_residency()
-        heads = [self.world.best_of(model) for model in self.world.with_work()]
+            return False
+        heads = [self.world.best_unpromised_of(model) for model in self.world.with_work()]
         worst = max(entry.rank for entry in self.world.running.values())
-        for entry in sorted(heads, key=lambda e: e.key):
+        for entry in sorted(filter(None, heads), key=lambda e: e.key):
             if entry.rank >= worst:
                 break
-            if not entry.reserved and self._take_for(entry):
+            if self._take_for(entry):
                 return True
-        return self._end_a_residency()
+        return False
 
     def _take_for(self, entry: Entry) -> bool:
         model = self.world.models[entry.ticket.model]
@@ -233,14 +243,13 @@ class _Decider:
             return False
         if model.phase is Phase.ABSENT:
             # Beside a victim, but not beside another load: two at once only take longer.
-            if (
-                not residency.has_room(self.world)
-                or self.world.loading
-                or not outranked_by(self.world, entry)
-            ):
+            if not residency.has_room(self.world) or self.world.loading:
                 return False
-            choice = _Choice(entry, model, Party.RANK, contested=False)
-            return self._begin_load(choice, evict=None, lent=True)
+            if not outranked_by(self.world, entry.rank):
+                return False
+            if self.world.loads_allowed:
+                choice = _Choice(entry, model, Party.RANK, contested=False)
+                return self._begin_load(choice, evict=None, lent=True)
         if residency.is_leaving(self.world, model):
             return False
         lacks_slot = model.leases >= model.slots
@@ -252,6 +261,9 @@ class _Decider:
             victim.lent = True
             self.world.lenders[victim.id] = victim
             self.world.places_used -= 1
+            if model.phase is Phase.ABSENT:
+                choice = _Choice(entry, model, Party.RANK, contested=False)
+                return self._begin_load(choice, evict=None)
             self._grant(entry, overdue=False)
         else:
             entry.reserved = True
@@ -300,6 +312,6 @@ class _Decider:
 
     # --- the one way in -----------------------------------------------------------------
 
-    def _grant(self, entry: Entry, *, overdue: bool, carries_load: bool = False) -> None:
-        grant(self.world, entry, self.now, overdue=overdue, carries_load=carries_load)
-        self.actions.append(Grant(entry.id, carries_load))
+    def _grant(self, entry: Entry, *, overdue: bool) -> None:
+        grant(self.world, entry, self.now, overdue=overdue)
+        self.actions.append(Grant(entry.id))

@@ -23,19 +23,19 @@ PROTECTED_AFTER_S = 30.0
 PROTECTED_SHARE = 0.5
 
 
-def outranked_by(world: World, entry: Entry) -> list[Entry]:
+def outranked_by(world: World, rank: Rank) -> list[Entry]:
     """The running requests whose place this one may take, protected or not."""
     if world.limits.preemption == "off":
         return []
     by_class = world.limits.preemption == "class"
 
-    def worth(rank: Rank) -> tuple[int, ...]:
-        return rank[:1] if by_class else rank
+    def worth(other: Rank) -> tuple[int, ...]:
+        return other[:1] if by_class else other
 
     return [
         other
         for other in world.running.values()
-        if other.holds_place and not other.stopping and worth(entry.rank) < worth(other.rank)
+        if other.holds_place and not other.stopping and worth(rank) < worth(other.rank)
     ]
 
 
@@ -45,20 +45,20 @@ def victim_for(world: World, entry: Entry, same_model: Model | None, now: float)
     A picture keeps its model's slot, so it can give a place but never a slot.
     """
     found = []
-    for other in outranked_by(world, entry):
+    for other in outranked_by(world, entry.rank):
         picture = other.ticket.kind.makes_picture
         if same_model is not None and (picture or other.ticket.model != same_model.name):
             continue
         if picture or not is_protected(world, other, now):
             found.append(other)
-    return max(found, key=lambda e: (e.rank, e.granted_at or 0.0, e.number), default=None)
+    return max(found, key=lambda e: (e.rank, e.granted_at, e.number), default=None)
 
 
 def is_protected(world: World, entry: Entry, now: float) -> bool:
     """S7: aborted twice, past half of its expected time or past 30 s, granted as overdue, or
     carrying its model's load: what an abort throws away stays bounded.
     """  # noqa: D205  # one sentence
-    ran_s = now - (entry.granted_at or 0.0)
+    ran_s = now - entry.granted_at
     ticket = entry.ticket
     expected_s = world.estimates.service_s(ticket.kind, ticket.model, ticket.priority)
     return (

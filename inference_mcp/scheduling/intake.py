@@ -11,7 +11,9 @@ from collections.abc import Iterable
 
 from inference_mcp.errors import DeadlineExceededError, QueueFullError
 from inference_mcp.requests import Rank
+from inference_mcp.scheduling.giving_way import is_protected, outranked_by
 from inference_mcp.scheduling.lifecycle import State
+from inference_mcp.scheduling.residency import is_leaving
 from inference_mcp.scheduling.state import Entry, Phase, Ticket
 from inference_mcp.scheduling.world import World
 
@@ -53,7 +55,7 @@ class Intake:
         entry.expected_s = 0.0
         newest = self._newest_of.get(entry.rank, [])
         if len(newest) > 2 * self._world.counts.waiting + 64:
-            ids = {id_: number for number, id_ in newest if self._is_queued(id_)}
+            ids = {id_: number for number, id_ in newest if self._waits(id_)}
             living = [(number, id_) for id_, number in ids.items()]
             heapq.heapify(living)
             self._newest_of[entry.rank] = living
@@ -72,7 +74,7 @@ class Intake:
             )
             if expected_s is not None:
                 known = True
-                ahead += max(0.0, expected_s - (now - (entry.granted_at or now)))
+                ahead += max(0.0, expected_s - (now - entry.granted_at))
         return ahead / self._world.limits.max_concurrency if known else None
 
     def refuse_hopeless(self, ticket: Ticket, now: float) -> None:
@@ -82,7 +84,8 @@ class Intake:
         service_s = (
             self._world.estimates.service_s(ticket.kind, ticket.model, ticket.priority) or 0.0
         )
-        wait_s = self.wait_estimate_s(ticket.rank, now) or 0.0
+        at_once = self._may_start_at_once(ticket, now) or self._may_take_a_place(ticket, now)
+        wait_s = 0.0 if at_once else self.wait_estimate_s(ticket.rank, now) or 0.0
         left_s = ticket.deadline - now
         if wait_s + service_s > left_s:
             raise DeadlineExceededError(
@@ -101,6 +104,8 @@ class Intake:
             return []
         displaced = self._displaceable(ticket)
         if self._is_full(ticket, without=displaced):
+            for entry in displaced:  # looked at in vain: they can still be displaced
+                heapq.heappush(self._newest_of[entry.rank], (-entry.number, entry.id))
             raise self.full(ticket, now)
         return displaced
 
@@ -121,7 +126,7 @@ class Intake:
             heap = self._newest_of[rank]
             while heap and self._is_full(ticket, without=taken):
                 _, id_ = heapq.heappop(heap)
-                if self._is_queued(id_) and self._world.entries[id_] not in taken:
+                if self._waits(id_) and self._world.entries[id_] not in taken:
                     taken.append(self._world.entries[id_])
         return taken
 
@@ -133,9 +138,24 @@ class Intake:
             and self._world.places_used < self._world.limits.max_concurrency
             and model.phase is Phase.RESIDENT
             and model.leases < model.slots
+            and not is_leaving(self._world, model)
             and not len(model.queue)
             and not self._world.lenders
             and not model.blocked(now)
+        )
+
+    def _may_take_a_place(self, ticket: Ticket, now: float) -> bool:
+        """Whether the newcomer would take a running request's place (S6)."""
+        model = self._world.models[ticket.model]
+        return (
+            model.phase is Phase.RESIDENT
+            and model.leases < model.slots
+            and not len(model.queue)
+            and not model.blocked(now)
+            and any(
+                other.ticket.kind.makes_picture or not is_protected(self._world, other, now)
+                for other in outranked_by(self._world, ticket.rank)
+            )
         )
 
     def full(self, ticket: Ticket, now: float, *, displaced: bool = False) -> QueueFullError:
@@ -154,6 +174,6 @@ class Intake:
             wait_s=wait_s,
         )
 
-    def _is_queued(self, id_: str) -> bool:
+    def _waits(self, id_: str) -> bool:
         entry = self._world.entries.get(id_)
-        return entry is not None and entry.state is State.QUEUED
+        return entry is not None and entry.state in (State.QUEUED, State.RETRYING)

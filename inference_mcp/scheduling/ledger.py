@@ -61,7 +61,7 @@ class Ledger:
     def leased(self) -> list[Entry]:
         """Everything that LocalAI may be working on, the oldest grant first."""
         found = (entry for entry in self.world.entries.values() if entry.leased)
-        return sorted(found, key=lambda e: (e.granted_at or 0.0, e.number))
+        return sorted(found, key=lambda e: (e.granted_at, e.number))
 
     def models(self) -> list[Model]:
         """Every model that was ever asked for, by name."""
@@ -100,9 +100,10 @@ class Ledger:
                 self._intake.left(self.world.entries[action.id])
         return actions
 
-    def _end_lease(self, entry: Entry, now: float) -> None:
+    def _end_lease(self, entry: Entry, now: float) -> Entry | None:
+        """Take a lease back; the request that its place was taken for, if that still waits."""
         if not entry.leased:
-            return
+            return None
         model = self._model(entry)
         if entry.holds_place:
             self.world.places_used -= 1
@@ -117,9 +118,19 @@ class Ledger:
             self.world.set_phase(model, Phase.ABSENT)
         entry.carries_load = False
         heir = self.world.entries.get(entry.heir or "")
-        if heir is not None:
-            heir.reserved = False
         entry.heir = None
+        if heir is None or not heir.reserved:
+            return None
+        heir.reserved = False
+        return heir if heir.state is State.QUEUED else None
+
+    def _hold(self, entry: Entry, now: float) -> float:
+        """S14: the answer is lost, but LocalAI computes on: keep the slot until it can be done."""
+        until = self._abandoned_until(entry, now)
+        self._abandon(entry)
+        entry.held = True
+        self._set_timer(until, "hold", entry.id)
+        return until
 
     def _abandon(self, entry: Entry) -> None:
         """Nobody waits for this call any more: its place is free, its model's slot is not."""
@@ -132,13 +143,12 @@ class Ledger:
     def _abandoned_until(self, entry: Entry, now: float) -> float:
         """S16: when LocalAI can be done with a picture, or with a load that is carried."""
         if entry.carries_load:
-            return max(now, entry.ticket.deadline)
+            return max(now, entry.granted_at + self.limits.load_timeout_s)
         estimate = self.estimates.service_s(
             entry.ticket.kind, entry.ticket.model, entry.ticket.priority
         )
-        started = entry.granted_at or now
         lasts = ABANDONED_WITHOUT_ESTIMATE_S if estimate is None else ABANDONED_FACTOR * estimate
-        return max(now, min(started + lasts, entry.ticket.deadline))
+        return max(now, min(entry.granted_at + lasts, entry.ticket.deadline))
 
     def _returned(self, entry: Entry) -> None:
         """S9: the request that a model was loaded for has had its chance."""

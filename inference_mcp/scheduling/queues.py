@@ -10,6 +10,7 @@ highest, so it stays at the bottom of its rank) and O(log n) for one that comes 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 from inference_mcp.requests import Rank
@@ -33,6 +34,10 @@ class ModelQueue:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def __iter__(self) -> Iterator[str]:
+        """The ids, in no order."""
+        return iter(self._waiting)
 
     def __contains__(self, id_: object) -> bool:
         return id_ in self._waiting

@@ -19,6 +19,8 @@ __all__ = [
     "is_leaving",
     "is_stale",
     "load_may_begin",
+    "localai_drops",
+    "may_work",
     "outranks_all",
     "stands",
 ]
@@ -47,6 +49,24 @@ def is_stale(model: Model, now: float) -> bool:
     nobody knew of (trap 10).
     """
     return model.leases == 0 and now - model.last_used > BELIEVED_S
+
+
+def may_work(world: World, model: Model) -> bool:
+    """S3: at most so many models have running work, also where LocalAI was found to hold more."""
+    limit = world.limits.max_resident_models
+    if not limit or world.occupied <= limit or model.leases:
+        return True
+    return sum(other.leases > 0 for other in world.models.values()) < limit
+
+
+def localai_drops(world: World) -> Model | None:
+    """S10: what LocalAI itself makes room with, its least recently used idle model."""
+    idle = [
+        model
+        for model in world.models.values()
+        if model.phase is Phase.RESIDENT and model.leases == 0
+    ]
+    return min(idle, key=lambda model: (model.last_used, model.name), default=None)
 
 
 def is_leaving(world: World, model: Model) -> bool:

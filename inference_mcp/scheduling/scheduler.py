@@ -167,7 +167,7 @@ class LocalScheduler:
             lent=entry.lent,
             position=position,
             since_submission_s=now - entry.submitted_at,
-            since_grant_s=None if entry.granted_at is None else now - entry.granted_at,
+            since_grant_s=now - entry.granted_at if entry.leased else None,
             estimate_s=self.core.estimates.service_s(ticket.kind, ticket.model, ticket.priority),
         )
 

@@ -77,6 +77,7 @@ class Limits:
     max_queue: int = 256
     max_queue_bytes: int = 256 * 2**20
     max_attempts: int = 3
+    load_timeout_s: float = 600.0
 
     def slots_of(self, model: str) -> int:
         """How many requests may run on this model at once (S3)."""
@@ -185,7 +186,8 @@ class Entry:
     ``load_s`` is how long it waited while its model was loading, in seconds; ``None`` where a
     load was carried by a request and cannot be told apart. ``leased`` while LocalAI may be at
     it: a lease holds a place unless it is ``lent`` (S6) or ``abandoned`` (S16), and ends with a
-    timer where it is ``held`` (S14). ``stopping`` once its call was told to close; ``heir`` is
+    timer where it is ``held`` (S14). ``awaits_repair`` once its
+    model's process died under it (S15). ``stopping`` once its call was told to close; ``heir`` is
     the request that its place then goes to. ``reserved`` marks such an heir while it waits.
     """
 
@@ -197,7 +199,7 @@ class Entry:
     expected_s: float = 0.0
     attempts: int = 0
     aborts: int = 0
-    granted_at: float | None = None
+    granted_at: float = 0.0
     load_s: float | None = 0.0
     leased: bool = False
     lent: bool = False
@@ -205,6 +207,7 @@ class Entry:
     held: bool = False
     stopping: bool = False
     carries_load: bool = False
+    awaits_repair: bool = False
     granted_overdue: bool = False
     reserved: bool = False
     heir: str | None = None

@@ -13,7 +13,7 @@ from inference_mcp.scheduling.lifecycle import Event
 from inference_mcp.scheduling.state import Counts, Entry, Limits, Model, Party, Phase
 from inference_mcp.scheduling.steps import step
 
-__all__ = ["Swap", "World", "grant"]
+__all__ = ["Swap", "World", "begin_load", "carry_load", "grant"]
 
 
 @dataclass(slots=True)
@@ -60,6 +60,14 @@ class World:
     def best_of(self, model: Model) -> Entry:
         """The best by rank and number that waits for a model with work (S1)."""
         return self.entries[model.queue.best() or ""]
+
+    def best_unpromised_of(self, model: Model) -> Entry | None:
+        """The best that waits for a model and is nobody's heir yet (S6)."""
+        best = self.best_of(model)
+        if not best.reserved:
+            return best
+        waiting = (self.entries[id_] for id_ in model.queue)
+        return min((e for e in waiting if not e.reserved), key=lambda e: e.key, default=None)
 
     def first_due_of(self, model: Model) -> Entry:
         """The one that waits for a model with work and is overdue longest, or first (S8)."""
@@ -109,6 +117,23 @@ def grant(
     world.running[entry.id] = entry
     world.places_used += 1
     _borrow_from_loads(world)
+
+
+def begin_load(world: World, entry: Entry, now: float, *, lent: bool) -> None:
+    """S11: the model of a waiting request is being loaded, for that request."""
+    model = world.models[entry.ticket.model]
+    model.loaded_for, model.first = entry.id, None
+    model.load_began, model.load_lent = now, lent
+    world.set_phase(model, Phase.LOADING)
+
+
+def carry_load(world: World, entry: Entry, now: float, *, overdue: bool) -> None:
+    """S11: where LocalAI may not be asked to load, the request's own call carries the load.
+
+    The request holds the one place of both, so the load counts as one that has lent its own.
+    """
+    begin_load(world, entry, now, lent=True)
+    grant(world, entry, now, overdue=overdue, carries_load=True)
 
 
 def _borrow_from_loads(world: World) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from inference_mcp.requests import Priority, Rank
 from inference_mcp.scheduling.lifecycle import TERMINAL, State
+from inference_mcp.scheduling.residency import BELIEVED_S
 from inference_mcp.scheduling.state import Entry, Model, Phase, Ticket
 
 if TYPE_CHECKING:
@@ -141,6 +142,15 @@ def _check_bounds(drive: Drive) -> None:
 # --- nothing waits for nothing (S4, S6, S9) ---------------------------------------------------
 
 
+BELIEVED_S = 300.0
+"""How long an unused model counts as loaded; after that it is loaded again first."""
+
+
+def _is_there(drive: Drive, model: Model) -> bool:
+    stale = model.leases == 0 and drive.now - model.last_used > BELIEVED_S
+    return model.phase is Phase.RESIDENT and not stale
+
+
 def _leaving(drive: Drive, model: Model) -> bool:
     return any(swap.victim is model for swap in drive.core.world.swaps)
 
@@ -152,11 +162,13 @@ def _check_nothing_startable_waits(drive: Drive) -> None:
         return
     for model in world.models.values():
         startable = (
-            model.phase is Phase.RESIDENT
+            _is_there(drive, model)
             and model.leases < model.slots
             and len(model.queue)
             and not model.blocked(drive.now)
             and not _leaving(drive, model)
+            # One unused for long is loaded again first, which takes a place of its own.
+            and (model.leases or drive.now - model.last_used <= BELIEVED_S)
         )
         assert not startable, f"a place is free and {model.name} has work"
 
@@ -217,7 +229,7 @@ def _check_no_inversion(drive: Drive) -> None:
             continue
         best = min(fresh, key=lambda e: e.key)
         lower = [v for v in victims if _worth(drive, best.rank) < _worth(drive, v.rank)]
-        if model.phase is Phase.RESIDENT:
+        if _is_there(drive, model):
             _check_takes(drive, model, best, lower, len(queued) - len(fresh))
         elif model.phase is Phase.ABSENT and lower and not drive.loading and world.loads_allowed:
             room = not limits.max_resident_models or world.occupied < limits.max_resident_models

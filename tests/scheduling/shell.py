@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 
 from inference_mcp.errors import BackendBusyError, BackendError, InferenceError
 from inference_mcp.requests import Priority, RequestType
+from inference_mcp.scheduling.lifecycle import State
 from inference_mcp.scheduling.protocols import Admission, Lease
 from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits, Ticket
@@ -197,6 +198,14 @@ class Shell:
         work = self.start(self.admit(kind, model))
         await work.wait_started()
         return work
+
+    async def waiting_behind(self, kind: str = "txt2txt") -> tuple[Work, Work]:
+        """A running job of a kind, and one of the same kind that waits behind it."""
+        first = await self.running(kind)
+        second = self.start(self.admit(kind))
+        await self.settle()
+        assert second.admission.state is State.QUEUED
+        return first, second
 
     async def settle(self) -> None:
         """Let every task go on until it waits."""

@@ -145,10 +145,7 @@ def expected_waits_s(arrivals: Sequence[Arrival], ranks: Sequence[RankName]) -> 
     """What theory says of ranks, the best first."""
     sigma = [load(arrivals, ranks[:index]) for index in range(len(ranks) + 1)]
     residual_s = w0_s(arrivals)
-    return [
-        residual_s / ((1 - better) * (1 - up_to_own))
-        for better, up_to_own in pairwise(sigma)
-    ]
+    return [residual_s / ((1 - better) * (1 - up_to_own)) for better, up_to_own in pairwise(sigma)]
 
 
 quick_and_full = pytest.mark.parametrize(

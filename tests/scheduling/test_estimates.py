@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inference_mcp.requests import Priority, RequestType
-from inference_mcp.scheduling.estimates import OWN_ENOUGH, WINDOW, Estimates
+from inference_mcp.scheduling.estimates import WINDOW, Estimates
 
 CHAT, PICTURE = RequestType.TXT2TXT, RequestType.TXT2IMG
 NORMAL, BATCH = Priority.NORMAL, Priority.BATCH
@@ -39,10 +39,10 @@ def test_types_and_models_are_kept_apart() -> None:
     assert estimates.service_s(CHAT, "other", NORMAL) is None
 
 
-def test_s7_a_class_counts_for_itself_once_it_has_enough_measurements() -> None:
+def test_s7_a_class_counts_for_itself_once_it_has_five_measurements() -> None:
     """S7: what protects a request rests on its like; before that all classes count."""
     estimates = measured(*[2.0] * 20)
-    for _ in range(OWN_ENOUGH - 1):
+    for _ in range(4):
         estimates.record(CHAT, "m", BATCH, 50.0)
     assert estimates.service_s(CHAT, "m", BATCH) == 2.0
     estimates.record(CHAT, "m", BATCH, 50.0)

@@ -292,7 +292,6 @@ def test_every_interleaving_of_three_requests_keeps_every_invariant() -> None:
     assert _explored(worlds) >= 10_000
 
 
-@pytest.mark.xfail(strict=True, reason="seven faults that test_found tells of")
 def test_every_interleaving_of_carried_loads_keeps_every_invariant() -> None:
     """S11: where requests carry the loads; and where only a better class takes a place (S6)."""
     worlds = [Small(SWAPS, places, resident, may_load=False, ages=0) for places, resident in SHAPES]
@@ -307,8 +306,7 @@ def test_every_interleaving_of_two_requests_and_their_failures_keeps_every_invar
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=False, reason="seven faults that test_found tells of")
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("wishes", [TAKES, SWAPS, LENDS], ids=["takes", "swaps", "lends"])
 @pytest.mark.parametrize(("places", "resident"), SHAPES)
 def test_every_interleaving_with_failures_keeps_every_invariant(

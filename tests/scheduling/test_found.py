@@ -8,8 +8,6 @@ from inference_mcp.errors import QueueFullError
 from inference_mcp.scheduling.state import Failure, Limits
 from tests.scheduling.drive import Drive, LocalAI
 
-FOUND = pytest.mark.xfail(strict=True, reason="found by the random walks, not yet mended")
-
 
 def carrying(load_s: float = 5.0) -> LocalAI:
     """A LocalAI that does not load on request, so that requests carry their loads."""
@@ -22,7 +20,6 @@ def refused_once(drive: Drive) -> None:
     drive.run()
 
 
-@FOUND
 def test_a_refused_newcomer_does_not_hide_those_who_could_be_displaced() -> None:
     """S12: what was looked at for a newcomer that did not fit can still be displaced."""
     drive = Drive(Limits(max_queue=1, max_queue_bytes=100), preloaded="m")
@@ -34,7 +31,6 @@ def test_a_refused_newcomer_does_not_hide_those_who_could_be_displaced() -> None
     assert drive.state(waits) == "displaced"
 
 
-@FOUND
 def test_a_full_queue_takes_nobody_for_a_model_that_leaves() -> None:
     """S12: a free slot on a model that makes way for another starts nobody at once."""
     limits = Limits(
@@ -48,7 +44,6 @@ def test_a_full_queue_takes_nobody_for_a_model_that_leaves() -> None:
         drive.submit("img2txt", "a")
 
 
-@FOUND
 def test_a_request_that_carries_its_load_needs_a_place_of_its_own() -> None:
     """S3: beside a lower rank that holds the only place, no text starts with its load."""
     drive = Drive(Limits(max_concurrency=1), localai=carrying())
@@ -59,7 +54,6 @@ def test_a_request_that_carries_its_load_needs_a_place_of_its_own() -> None:
     assert drive.core.world.places_used == 1
 
 
-@FOUND
 def test_a_cancelled_request_carries_its_load_to_the_end() -> None:
     """S11: neither its cancel nor its deadline closes the call that carries a load."""
     drive = Drive(Limits(), localai=carrying(load_s=20.0))
@@ -71,7 +65,6 @@ def test_a_cancelled_request_carries_its_load_to_the_end() -> None:
     assert drive.resident == {"first", "a"}
 
 
-@FOUND
 def test_a_picture_whose_load_failed_with_it_holds_nothing() -> None:
     """S11, S14: where the load died with its call, LocalAI computes no picture to the end."""
     lost = [Failure(transient=True, answer_lost=True)]
@@ -90,7 +83,6 @@ def test_a_picture_whose_load_failed_with_it_holds_nothing() -> None:
     drive.run()
 
 
-@FOUND
 def test_a_critical_request_ends_a_stay_within_the_decision_that_took_its_room() -> None:
     """S9: also where the room that it had is filled by a load that began just before."""
     drive = Drive(Limits(max_resident_models=2), load_s=lambda model: 8.0)
@@ -105,7 +97,6 @@ def test_a_critical_request_ends_a_stay_within_the_decision_that_took_its_room()
     assert drive.state(waits) == "completed"
 
 
-@FOUND
 def test_a_carried_load_is_planned_with_the_model_that_localai_will_drop() -> None:
     """S10: LocalAI drops its least recently used idle model, whatever the rules would spare."""
     drive = Drive(Limits(max_concurrency=1, max_resident_models=2), localai=carrying(1.0))

@@ -126,7 +126,6 @@ def test_s16_a_cancelled_picture_is_abandoned_until_localai_can_be_done(
     assert core.counts.cancelled == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a start at 0.0 is taken for none")
 def test_s16_the_start_counts_also_at_the_clocks_zero() -> None:
     """S16: any monotonic clock, one that begins at 0 too."""
     core = core_with(ticket("it", "txt2img"))

@@ -118,9 +118,18 @@ def test_s6_an_overdue_turn_waits_until_the_lenders_are_repaid() -> None:
     assert drive.jobs["overdue"].starts == [20.0]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a model's own overdue turn is taken before lenders are repaid"
-)
+def test_s6_an_overdue_turn_above_the_lender_waits_too() -> None:
+    """S6, S8: by rank alone until the lender is repaid, though the overdue one outranks it."""
+    drive = Drive(Limits(overdue_normal_s=2.0), preloaded="abc")
+    drive.submit("txt2img", "a", "batch", id_="lender", service_s=20.0)
+    drive.submit("txt2txt", "b", "critical", service_s=3.0)
+    drive.submit("img2txt", "c", "normal", id_="overdue", service_s=1.0)
+    for _ in range(3):
+        drive.submit("txt2txt", "b", "critical", service_s=3.0)
+    drive.run()
+    assert drive.started() == ["lender", "r1", "r2", "r3", "r4", "overdue"]
+
+
 def test_s6_a_models_own_overdue_turn_waits_for_the_lenders_too() -> None:
     """S6, S8: what ranks below the lender does not come before its repayment."""
     drive = Drive(Limits(overdue_batch_s=2.0), preloaded="ab")

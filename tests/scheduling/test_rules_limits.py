@@ -97,7 +97,6 @@ def test_s12_nobody_is_displaced_for_one_that_does_not_fit_anyway() -> None:
     assert drive.core.counts.waiting == 2
 
 
-@pytest.mark.xfail(strict=True, reason="a refusal drops the candidates for displacement")
 def test_s12_one_that_was_refused_for_its_size_protects_nobody_from_the_next() -> None:
     """S12: the waiting ones can still be displaced by a newcomer that fits."""
     drive = full("batch txt2txt", "batch txt2txt", max_queue=9, max_queue_bytes=250)
@@ -107,7 +106,6 @@ def test_s12_one_that_was_refused_for_its_size_protects_nobody_from_the_next() -
     assert displaced(drive) == ["w2"]
 
 
-@pytest.mark.xfail(strict=True, reason="only queued requests are displaced")
 def test_s12_one_in_back_off_is_displaced_like_any_that_waits() -> None:
     """S12: it fills the queue, so it can make room."""
     drive = Drive(Limits(max_queue=1, preemption="off"), preloaded="am")
@@ -175,7 +173,15 @@ def measured(number: int, limits: Limits | None = None) -> Drive:
     return drive
 
 
-@pytest.mark.parametrize(("number", "refused"), [(0, False), (19, False), (20, True), (31, True)])
+@pytest.mark.parametrize(
+    ("number", "refused"),
+    [
+        (0, False),
+        (19, False),
+        (20, True),
+        (31, True),
+    ],
+)
 def test_s13_a_hopeless_request_is_refused_only_after_twenty_measurements(
     number: int, refused: bool
 ) -> None:
@@ -220,7 +226,6 @@ def test_s13_a_worse_rank_ahead_in_the_queue_is_no_wait() -> None:
     assert drive.core.counts.rejected == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the estimate ignores free places")
 def test_s13_who_would_start_at_once_on_a_free_place_is_not_refused() -> None:
     """S13: it can make it, whatever else runs."""
     drive = measured(20, Limits(max_concurrency=2, preemption="off"))
@@ -229,7 +234,6 @@ def test_s13_who_would_start_at_once_on_a_free_place_is_not_refused() -> None:
     assert drive.submit(deadline=20.0) in drive.running()
 
 
-@pytest.mark.xfail(strict=True, reason="the estimate ignores that places are taken")
 def test_s13_who_would_take_a_place_at_once_is_not_refused() -> None:
     """S13, S6: it can make it, for the picture lends its place."""
     drive = measured(20, Limits())

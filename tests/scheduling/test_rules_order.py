@@ -182,7 +182,6 @@ def test_s3_no_more_models_have_running_work_than_may_be_resident(
     assert {drive.jobs[name].ticket.model for name in drive.running()} == models
 
 
-@pytest.mark.xfail(strict=True, reason="every model found loaded may run")
 def test_s3_models_found_loaded_beyond_the_limit_do_not_all_run() -> None:
     """S3: also where LocalAI holds more models than it was said to."""
     limits = Limits(max_concurrency=4, max_resident_models=1, preemption="off")

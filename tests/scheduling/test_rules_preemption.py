@@ -183,9 +183,6 @@ def test_s6_nobody_gives_way_where_it_would_not_let_the_better_one_start(priorit
     assert drive.running() == ["holds the slot", "lower"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="only the head of a queue takes a place, also while it is an heir already"
-)
 def test_s6_two_that_arrive_while_the_first_victim_stops_have_a_victim_each() -> None:
     """S6: the second lacks only a place too, though both wait for one model."""
     limits = Limits(max_concurrency=2, model_concurrency={"d": 2})
@@ -260,7 +257,6 @@ def test_s6_the_place_goes_to_its_heir_also_where_the_victim_ended_by_itself() -
     assert drive.started() == ["victim", "heir"]
 
 
-@pytest.mark.xfail(strict=True, reason="a failed try ends the lease and forgets its heir")
 def test_s6_the_place_goes_to_its_heir_also_where_the_victim_failed() -> None:
     """S6: a transient failure came while the call was being closed."""
     drive = Drive(Limits(preemption="class"), preloaded="abc", stop_s=1.0)

@@ -89,18 +89,7 @@ def test_s6_a_critical_request_waits_for_the_pictures_and_for_protected_texts() 
     assert drive.jobs["critical"].starts == [60.0]
 
 
-@pytest.mark.parametrize(
-    "places",
-    [
-        pytest.param(
-            1,
-            marks=pytest.mark.xfail(
-                strict=True, reason="a drain by rank is forgotten before a place is taken"
-            ),
-        ),
-        2,
-    ],
-)
+@pytest.mark.parametrize("places", [1, 2])
 def test_s6_nothing_new_of_the_residency_that_a_critical_request_ends(places: int) -> None:
     """S6, S9: also not on a place that the picture which is waited for could lend."""
     limits = Limits(max_concurrency=places, model_concurrency={"a": 3}, max_resident_models=1)
@@ -174,7 +163,6 @@ def test_s7_a_request_that_carries_its_models_load_is_protected_until_it_is_ther
     assert [type(a).__name__ for a in core.loaded("a", None, 2.0)] == ["Stop"]
 
 
-@pytest.mark.xfail(strict=True, reason="an overdue grant to its model's best is not marked as one")
 def test_s7_one_granted_as_overdue_is_protected() -> None:
     """S7, S8: otherwise its turn would be worth nothing."""
     drive = Drive(Limits(overdue_batch_s=2.0), preloaded="abc")
@@ -188,3 +176,15 @@ def test_s7_one_granted_as_overdue_is_protected() -> None:
     drive.run()
     assert stopped(drive) == []
     assert drive.jobs["overdue"].ended_at == 10.0
+
+
+def test_s7_one_granted_as_overdue_before_better_ones_of_its_model_is_protected() -> None:
+    """S7, S8: on its model's own turn."""
+    drive = Drive(Limits(overdue_batch_s=2.0), preloaded="a")
+    drive.submit(model="a", priority="critical", service_s=5.0)
+    drive.submit("img2txt", "a", "batch", id_="overdue", service_s=4.0)
+    for _ in range(2):
+        drive.submit(model="a", priority="critical", service_s=1.0)
+    drive.run()
+    assert drive.started() == ["r1", "r2", "overdue", "r3"]
+    assert stopped(drive) == []

@@ -168,7 +168,6 @@ def test_s10_where_both_parties_want_the_same_model_the_places_turn_is_not_used(
     assert drive.started()[-3:] == ["z1", "late", "z2"]
 
 
-@pytest.mark.xfail(strict=True, reason="a load into free room uses the turn")
 def test_s8_a_load_into_free_room_does_not_use_up_the_turn() -> None:
     """S8, S10: only a start does; the request has its turn when its model is there."""
     limits = Limits(preemption="off", overdue_batch_s=5.0)

@@ -36,7 +36,6 @@ SLOW_STEPS = 400
 MUST_HAPPEN = ("completed", "failed", "cancelled", "displaced", "rejected", "retry", "stop")
 
 
-@pytest.mark.xfail(strict=True, reason="seven faults that test_found tells of")
 def test_random_walks_keep_every_invariant() -> None:
     """S3 to S19: thirty thousand steps, and all that a walk is for has happened in them."""
     seen = walk(QUICK_WALKS, STEPS)
@@ -46,7 +45,6 @@ def test_random_walks_keep_every_invariant() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="seven faults that test_found tells of")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("chunk", range(SLOW_CHUNKS))
 def test_a_million_steps_keep_every_invariant(chunk: int) -> None:
