@@ -129,8 +129,9 @@ class Core(Ledger):
         entry = self.world.entries[id_]
         transition(entry.state, Event.BACK_OFF)  # or nothing of it counts
         lost = failure.answer_lost and entry.ticket.kind.makes_picture and entry.leased
-        if entry.carries_load and self._model(entry).phase is Phase.LOADING:
-            lost = False  # the load died with its call: nothing computes
+        died_loading = entry.carries_load and self._model(entry).phase is Phase.LOADING
+        if died_loading or failure.process_dead:
+            lost = False  # nothing is left that could compute
         actions = self._judge(entry, failure, now)
         retried = (
             failure.transient
@@ -261,6 +262,9 @@ class Core(Ledger):
         if not cleared:
             self._block(model, now + HEAL_REFUSED_S)
             return self._decide(now)
+        for entry in self.leased():
+            if entry.held and entry.ticket.model == name:  # what computed it is gone
+                self._hold_over(entry.id, now)
         for entry in list(model.members.values()):
             if entry.awaits_repair:  # what it waited for is done: no back-off on top of that
                 self._retry_due(entry.id)

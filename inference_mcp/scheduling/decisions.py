@@ -169,6 +169,8 @@ class _Decider:
             return residency.may_work(self.world, model)
         if any(swap.target is model for swap in self.world.swaps):
             return False
+        if not self.world.loads_allowed and model.leases >= model.slots:
+            return False
         if not (whatever_is_free or residency.load_may_begin(self.world)):
             return False
         return (

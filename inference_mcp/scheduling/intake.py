@@ -13,7 +13,7 @@ from inference_mcp.errors import DeadlineExceededError, QueueFullError
 from inference_mcp.requests import Rank
 from inference_mcp.scheduling.giving_way import is_protected, outranked_by
 from inference_mcp.scheduling.lifecycle import State
-from inference_mcp.scheduling.residency import is_leaving
+from inference_mcp.scheduling.residency import is_leaving, is_stale, may_work
 from inference_mcp.scheduling.state import Entry, Phase, Ticket
 from inference_mcp.scheduling.world import World
 
@@ -139,6 +139,8 @@ class Intake:
             and model.phase is Phase.RESIDENT
             and model.leases < model.slots
             and not is_leaving(self._world, model)
+            and not is_stale(model, now)
+            and may_work(self._world, model)
             and not len(model.queue)
             and not self._world.lenders
             and not model.blocked(now)

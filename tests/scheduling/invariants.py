@@ -142,10 +142,6 @@ def _check_bounds(drive: Drive) -> None:
 # --- nothing waits for nothing (S4, S6, S9) ---------------------------------------------------
 
 
-BELIEVED_S = 300.0
-"""How long an unused model counts as loaded; after that it is loaded again first."""
-
-
 def _is_there(drive: Drive, model: Model) -> bool:
     stale = model.leases == 0 and drive.now - model.last_used > BELIEVED_S
     return model.phase is Phase.RESIDENT and not stale
