@@ -124,6 +124,6 @@ def outranks_all(entry: Entry, model: Model) -> bool:
 
 def _has_work(model: Model, now: float) -> bool:
     """Work that may start, or runs; what is blocked does not count (S10)."""
-    if not model.blocked(now):
+    if not model.rests(now):
         return bool(model.members)
     return any(entry.leased for entry in model.members.values())

@@ -276,5 +276,9 @@ class Model:
     blocked_until: float = 0.0
 
     def blocked(self, now: float) -> bool:
-        """Whether nothing may start on it: an open circuit, a cooldown, a repair (S15)."""
-        return self.healing or now < self.blocked_until or not self.circuit.admits(now)
+        """Whether nothing may start on it: it rests, or waits for what its probe tells (S15)."""
+        return self.rests(now) or not self.circuit.admits(now)
+
+    def rests(self, now: float) -> bool:
+        """Whether it is left alone for a time: an open circuit, a cooldown, a repair."""
+        return self.healing or now < self.blocked_until or self.circuit.state(now) == "open"

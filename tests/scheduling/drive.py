@@ -131,6 +131,7 @@ class Drive:
         self.healing: set[str] = set()
         self.dead: set[str] = set()
         self.stays: dict[str, tuple[float, float]] = {}
+        self.drains: set[str] = set()  # models on their way out for an overdue turn (S10)
         self.promised: set[str] = set()
         self._localai = localai or LocalAI(load_s=load_s, stop_s=lambda: stop_s)
         self._jitter = jitter

@@ -307,7 +307,9 @@ def check_stay(drive: Drive, model: str, evict: str) -> None:
     """S9: a stay that is not over ends only where no work is left, or for a critical one."""
     loaded_at, until = drive.stays.get(evict, (0.0, 0.0))
     leaver = drive.core.world.models[evict]
-    if drive.now >= until or leaver.blocked(drive.now) or not leaver.members:
+    if drive.now >= until or leaver.rests(drive.now) or not leaver.members:
+        return
+    if evict in drive.drains:  # decided while nothing on it could start, and not taken back
         return
     assert any(
         job.ticket.priority is Priority.CRITICAL
