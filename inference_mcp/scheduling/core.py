@@ -50,7 +50,12 @@ from inference_mcp.scheduling.world import carry_load, grant
 __all__ = ["HEAL_REFUSED_S", "STAY_FACTOR", "UNMEASURED_LOAD_S", "Core"]
 
 STAY_FACTOR = 2.5
+TEXT_STAY_FACTOR = 4.0
+"""S9: a stay in load times, at least 2.5. Texts are short, so a longer stay with them makes
+more of each load and delays nobody much: measured, both chats and pictures wait less."""
 UNMEASURED_LOAD_S = 10.0
+MIN_LOAD_S = 1.0
+"""Loads that cost nothing would be swapped for each request: a swap itself costs 2 s."""
 HEAL_REFUSED_S = 30.0
 """S15: how long LocalAI keeps a dead process for alive where it may not be told (trap 13)."""
 
@@ -89,6 +94,8 @@ class Core(Ledger):
         self._intake.hold(ticket)
         step(self.counts, entry, Event.ENQUEUE)
         self._enqueue(entry)
+        if self._model(entry).queue.best() != entry.id:
+            return actions  # behind another of its model, it changes nothing
         return actions + self._decide(now)
 
     def release(self, id_: str, now: float, *, interrupted: bool = False) -> list[Action]:
@@ -111,12 +118,12 @@ class Core(Ledger):
         """The request has its result; its call took ``service_s`` seconds."""
         entry = self.world.entries[id_]
         step(self.counts, entry, Event.COMPLETE)
-        model = self._model(entry)
+        model, ticket = self._model(entry), entry.ticket
+        changes_nothing = not entry.leased and model.circuit.open_until is None
         model.circuit.succeeded()
-        ticket = entry.ticket
         self.estimates.record(ticket.kind, ticket.model, ticket.priority, service_s)
         self._ended(entry)
-        return self._decide(now)
+        return [] if changes_nothing else self._decide(now)
 
     def attempt_failed(
         self, id_: str, failure: Failure, jitter: float, now: float
@@ -191,15 +198,14 @@ class Core(Ledger):
             self._note_load_times(model, now)
             self.world.set_phase(model, Phase.RESIDENT)
             model.loaded_at = model.last_used = now
-            stay_s = STAY_FACTOR * (self.estimates.load_s(name) or UNMEASURED_LOAD_S)
-            model.stay_until = now + stay_s
+            model.stay_until = now + self._stay_s(model)
             if self.limits.max_resident_models:
                 self._set_timer(model.stay_until, "stay", name)
         actions: list[Action] = []
         for entry in self.world.running.values():
             if entry.ticket.model == name and entry.carries_load:
                 entry.carries_load = False
-        for entry in list(self.world.entries.values()):
+        for entry in self.leased():
             text = not entry.ticket.kind.makes_picture
             if entry.abandoned and text and entry.ticket.model == name and entry.leased:
                 actions.append(Stop(entry.id))  # nothing is left to protect: free the GPU
@@ -289,13 +295,14 @@ class Core(Ledger):
         model = self._model(heir)
         free = self.world.places_used < self.limits.max_concurrency and model.leases < model.slots
         carries = model.phase is Phase.ABSENT and not self.world.loads_allowed
-        if not free or model.blocked(now):
-            return []
-        if model.phase is Phase.RESIDENT:
+        free = free and not model.blocked(now)
+        if free and model.phase is Phase.RESIDENT:
             grant(self.world, heir, now, overdue=False)
-        elif carries and has_room(self.world):
+        elif free and carries and has_room(self.world):
             carry_load(self.world, heir, now, overdue=False)
         else:
+            heir.reserved = False
+            self.world.enqueue(heir)
             return []
         self._budget.started(now)
         self._intake.left(heir)
@@ -364,6 +371,13 @@ class Core(Ledger):
             model.healing = True
             return [Heal(model.name)]
         return []
+
+    def _stay_s(self, model: Model) -> float:
+        """S9: how long a model that was just loaded stays, while it has work."""
+        pictures = any(entry.ticket.kind.makes_picture for entry in model.members.values())
+        factor = STAY_FACTOR if pictures else TEXT_STAY_FACTOR
+        load_s = self.estimates.load_s(model.name)
+        return factor * (UNMEASURED_LOAD_S if load_s is None else max(load_s, MIN_LOAD_S))
 
     def _note_load_times(self, model: Model, now: float) -> None:
         """What each request's wait owed to this load; a carried one cannot be told apart."""

@@ -230,14 +230,11 @@ class _Decider:
             return True
         if not self.world.running or self.world.limits.preemption == "off":
             return False
-        heads = [self.world.best_unpromised_of(model) for model in self.world.with_work()]
         worst = max(entry.rank for entry in self.world.running.values())
-        for entry in sorted(filter(None, heads), key=lambda e: e.key):
-            if entry.rank >= worst:
-                break
-            if self._take_for(entry):
-                return True
-        return False
+        heads = (self.world.best_of(model) for model in self.world.with_work())
+        better = [entry for entry in heads if entry.rank < worst]
+        better.sort(key=lambda entry: entry.key)
+        return any(self._take_for(entry) for entry in better)
 
     def _take_for(self, entry: Entry) -> bool:
         model = self.world.models[entry.ticket.model]
@@ -268,7 +265,7 @@ class _Decider:
                 return self._begin_load(choice, evict=None)
             self._grant(entry, overdue=False)
         else:
-            entry.reserved = True
+            self.world.promise(entry)
             victim.heir = entry.id
             self._stop(victim)
         return True

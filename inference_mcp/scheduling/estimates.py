@@ -14,8 +14,8 @@ Pure: it reads no clock; times are given in seconds.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import deque
-from statistics import median
 from typing import TypeAlias
 
 from inference_mcp.requests import Priority, RequestType
@@ -31,37 +31,64 @@ OWN_ENOUGH = 5
 _Kind: TypeAlias = tuple[RequestType, str, Priority | None]
 
 
+class _Window:
+    """The last ``WINDOW`` times, also in order of size, so that the median is one look."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+    def add(self, seconds: float) -> None:
+        if len(self._times) == WINDOW:
+            oldest = self._times.popleft()
+            del self._sorted[bisect_left(self._sorted, oldest)]
+        self._times.append(seconds)
+        insort(self._sorted, seconds)
+
+    def median(self) -> float:
+        middle = len(self._sorted) // 2
+        if len(self._sorted) % 2:
+            return self._sorted[middle]
+        return (self._sorted[middle - 1] + self._sorted[middle]) / 2
+
+
 class Estimates:
     """Measured service and load times."""
 
     def __init__(self) -> None:
-        self._times: dict[_Kind, deque[float]] = {}
-        self._medians: dict[_Kind, float] = {}
-        self._loads: dict[str, deque[float]] = {}
+        self._times: dict[_Kind, _Window] = {}
+        self._loads: dict[str, _Window] = {}
 
     def record(self, kind: RequestType, model: str, priority: Priority, seconds: float) -> None:
         """Take in the service time of a request that completed."""
         for key in ((kind, model, None), (kind, model, priority)):
-            times = self._times.setdefault(key, deque(maxlen=WINDOW))
-            times.append(seconds)
-            self._medians[key] = median(times)
+            if key not in self._times:
+                self._times[key] = _Window()
+            self._times[key].add(seconds)
 
     def service_s(self, kind: RequestType, model: str, priority: Priority) -> float | None:
         """The estimated service time in seconds; ``None`` until something was measured."""
-        own = (kind, model, priority)
-        if len(self._times.get(own, ())) >= OWN_ENOUGH:
-            return self._medians[own]
-        return self._medians.get((kind, model, None))
+        own = self._times.get((kind, model, priority))
+        if own is not None and len(own) >= OWN_ENOUGH:
+            return own.median()
+        like = self._times.get((kind, model, None))
+        return like.median() if like is not None else None
 
     def measured(self, kind: RequestType, model: str) -> int:
         """How many service times (at most ``WINDOW``) are known of a type on a model."""
-        return len(self._times.get((kind, model, None), ()))
+        like = self._times.get((kind, model, None))
+        return len(like) if like is not None else 0
 
     def record_load(self, model: str, seconds: float) -> None:
         """Take in how long a model took to load."""
-        self._loads.setdefault(model, deque(maxlen=WINDOW)).append(seconds)
+        if model not in self._loads:
+            self._loads[model] = _Window()
+        self._loads[model].add(seconds)
 
     def load_s(self, model: str) -> float | None:
         """The estimated load time in seconds; ``None`` until one was measured."""
         times = self._loads.get(model)
-        return median(times) if times else None
+        return times.median() if times is not None else None

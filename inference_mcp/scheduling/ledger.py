@@ -60,8 +60,12 @@ class Ledger:
 
     def leased(self) -> list[Entry]:
         """Everything that LocalAI may be working on, the oldest grant first."""
-        found = (entry for entry in self.world.entries.values() if entry.leased)
-        return sorted(found, key=lambda e: (e.granted_at, e.number))
+        return sorted(self.world.leased.values(), key=lambda e: (e.granted_at, e.number))
+
+    def live_requests_of(self, model: str) -> list[str]:
+        """The ids of what waits for a model or runs on it."""
+        known = self.world.models.get(model)
+        return list(known.members) if known is not None else []
 
     def models(self) -> list[Model]:
         """Every model that was ever asked for, by name."""
@@ -112,6 +116,7 @@ class Ledger:
         model.members.pop(entry.id, None)
         self.world.lenders.pop(entry.id, None)
         self.world.running.pop(entry.id, None)
+        del self.world.leased[entry.id]
         model.leases -= 1
         model.last_used = now
         if entry.carries_load and model.phase is Phase.LOADING:
@@ -119,10 +124,7 @@ class Ledger:
         entry.carries_load = False
         heir = self.world.entries.get(entry.heir or "")
         entry.heir = None
-        if heir is None or not heir.reserved:
-            return None
-        heir.reserved = False
-        return heir if heir.state is State.QUEUED else None
+        return heir if heir is not None and heir.reserved else None
 
     def _hold(self, entry: Entry, now: float) -> float:
         """S14: the answer is lost, but LocalAI computes on: keep the slot until it can be done."""
@@ -178,6 +180,9 @@ class Ledger:
         """Take a request out of its model's queue, if it is in it."""
         if entry.id in self._model(entry).queue:
             self.world.dequeue(entry)
+            self._intake.left(entry)
+        elif entry.reserved:
+            entry.reserved = False
             self._intake.left(entry)
 
     def _block(self, model: Model, until: float) -> None:

@@ -193,9 +193,8 @@ class LocalScheduler:
 
     def notify_model(self, model: str) -> None:
         """Tell the jobs of a model that how they stand has changed."""
-        for admission in list(self._admissions.values()):
-            if admission.ticket.model == model:
-                admission.changed()
+        for id_ in self.core.live_requests_of(model):
+            self._admissions[id_].changed()
 
     def forget(self, id_: str) -> None:
         """Drop an admission that has ended and holds nothing."""

@@ -31,8 +31,8 @@ class Swap:
 class World:
     """Everything that a queue knows.
 
-    ``entries`` are the requests that wait, run or hold a lease; ``running`` those of them that
-    LocalAI works on for somebody; ``lenders`` the pictures that lent their place, best first to
+    ``entries`` are the requests that wait, run or hold a lease; ``leased`` those that hold one,
+    ``running`` those of them that LocalAI works on for somebody; ``lenders`` the pictures that lent their place, best first to
     be repaid (S6). ``places_used`` counts the leases that hold a place, ``occupied`` the models
     that are in LocalAI's memory or on their way into it. ``turn`` is whose turn a contested
     grant is (S8). ``loads_allowed`` turns false when LocalAI refuses to load on request (S11).
@@ -45,6 +45,7 @@ class World:
     models: dict[str, Model] = field(default_factory=dict)
     busy: dict[str, Model] = field(default_factory=dict)
     loading: dict[str, Model] = field(default_factory=dict)
+    leased: dict[str, Entry] = field(default_factory=dict)
     running: dict[str, Entry] = field(default_factory=dict)
     lenders: dict[str, Entry] = field(default_factory=dict)
     swaps: list[Swap] = field(default_factory=list)
@@ -60,14 +61,6 @@ class World:
     def best_of(self, model: Model) -> Entry:
         """The best by rank and number that waits for a model with work (S1)."""
         return self.entries[model.queue.best() or ""]
-
-    def best_unpromised_of(self, model: Model) -> Entry | None:
-        """The best that waits for a model and is nobody's heir yet (S6)."""
-        best = self.best_of(model)
-        if not best.reserved:
-            return best
-        waiting = (self.entries[id_] for id_ in model.queue)
-        return min((e for e in waiting if not e.reserved), key=lambda e: e.key, default=None)
 
     def first_due_of(self, model: Model) -> Entry:
         """The one that waits for a model with work and is overdue longest, or first (S8)."""
@@ -87,6 +80,11 @@ class World:
         if not len(model.queue):
             del self.busy[model.name]
 
+    def promise(self, entry: Entry) -> None:
+        """S6: a place is being freed for this request alone; until then nothing else starts it."""
+        entry.reserved = True
+        self.dequeue(entry)
+
     def set_phase(self, model: Model, phase: Phase) -> None:
         """Note where a model is."""
         self.occupied += (phase is not Phase.ABSENT) - (model.phase is not Phase.ABSENT)
@@ -102,7 +100,8 @@ def grant(
 ) -> None:
     """Give a waiting request a place and its model's slot."""
     model = world.models[entry.ticket.model]
-    world.dequeue(entry)
+    if not entry.reserved:
+        world.dequeue(entry)
     step(world.counts, entry, Event.GRANT)
     entry.granted_at = now
     entry.attempts += 1
@@ -114,7 +113,7 @@ def grant(
     model.leases += 1
     model.last_used = now
     model.circuit.started(entry.id)
-    world.running[entry.id] = entry
+    world.running[entry.id] = world.leased[entry.id] = entry
     world.places_used += 1
     _borrow_from_loads(world)
 

@@ -204,8 +204,8 @@ def test_s9_a_cut_only_ends_the_stay_and_the_turn_decides_what_follows() -> None
     drive.submit("img2txt", "z", "batch", id_="late", service_s=1.0)
     for n in range(12):
         drive.submit("txt2txt", "a", "normal", id_=f"a{n}", service_s=1.0)
-    drive.run_until(7.5)  # the stay is over; at 7 s rank's turn was used by a single grant
-    assert drive.jobs["a4"].starts == [7.0]
+    drive.run_until(10.5)  # the stay is over; at 10 s rank's turn was used by a single grant
+    assert drive.jobs["a7"].starts == [10.0]
     drive.submit("txt2txt", "b", "critical", service_s=1.0)
     drive.run_until(30.0)
     assert [model for _, model, _ in drive.loads[:3]] == ["a", "z", "b"]
