@@ -94,7 +94,7 @@ class Core(Ledger):
         self._intake.hold(ticket)
         step(self.counts, entry, Event.ENQUEUE)
         self._enqueue(entry)
-        if self._model(entry).queue.best() != entry.id:
+        if not displaced and self._model(entry).queue.best() != entry.id:
             return actions  # behind another of its model, it changes nothing
         return actions + self._decide(now)
 

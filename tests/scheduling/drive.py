@@ -457,7 +457,7 @@ class Drive:
             if self.stays.get(name, (0.0, 0.0))[0] != loaded_at:
                 measured = self._load_times.get(name, [])[-31:]
                 load_s = median(measured) if measured else 0.0
-                self.stays[name] = (loaded_at, loaded_at + 2.5 * (load_s or 10.0))
+                self.stays[name] = (loaded_at, loaded_at + 2.5 * (10.0 if load_s is None else max(load_s, 1.0)))
 
     # --- inside -------------------------------------------------------------------------
 

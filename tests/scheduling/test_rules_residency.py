@@ -209,4 +209,4 @@ def test_s9_a_cut_only_ends_the_stay_and_the_turn_decides_what_follows() -> None
     drive.submit("txt2txt", "b", "critical", service_s=1.0)
     drive.run_until(30.0)
     assert [model for _, model, _ in drive.loads[:3]] == ["a", "z", "b"]
-    assert drive.loads[1][0] == 8.0
+    assert drive.loads[1][0] == 11.0
