@@ -485,3 +485,4 @@ class Drive:
         """Assert the invariants, if this drive checks them."""
         if self.checking:
             check_invariants(self)
+            self.drains = {swap.victim.name for swap in self.core.world.swaps}
