@@ -128,7 +128,8 @@ class BackendError(InferenceError):
     failure is first seen and nowhere else. ``retry_after_s`` is LocalAI's own wish, in
     seconds, where it told one. ``process_dead``: the model's backend process is gone, and
     LocalAI goes on sending requests to it (trap 13). ``answer_lost``: the connection broke
-    after the request was sent, so LocalAI may compute on.
+    after the request was sent, so LocalAI may compute on. ``not_ready``: the model is loading,
+    stopping or resting, so that waiting for it is no try.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class BackendError(InferenceError):
         retry_after_s: float | None = None,
         process_dead: bool = False,
         answer_lost: bool = False,
+        not_ready: bool = False,
         sample: str | None = None,
     ) -> None:
         super().__init__(what, next_step, sample=sample)
@@ -147,6 +149,7 @@ class BackendError(InferenceError):
         self.retry_after_s = retry_after_s
         self.process_dead = process_dead
         self.answer_lost = answer_lost
+        self.not_ready = not_ready
 
 
 class BackendUnreachableError(BackendError):

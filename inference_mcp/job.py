@@ -95,7 +95,7 @@ class Job:
         """As the interface names it; ``abandoned`` for a cancelled picture still computed."""
         if self.admission is None:
             return State.QUEUED.value
-        if self.admission.abandoned:
+        if self.admission.abandoned and self.kind.makes_picture:
             return "abandoned"
         if self.done:
             return terminal_state(self.result, self.error)

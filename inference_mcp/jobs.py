@@ -67,6 +67,9 @@ __all__ = ["MAX_KEPT_BYTES", "MAX_KEPT_JOBS", "Jobs"]
 MAX_KEPT_JOBS = 1_000
 """Finished jobs kept at most, whatever their TTL; with ``MAX_KEPT_BYTES`` it bounds memory."""
 
+CALL_BACKSTOP_S = 3600.0
+"""How much longer than a request a call may be open, for a load or a picture under way."""
+
 MAX_KEPT_BYTES = 64 * 2**20
 """Text and inline pictures kept at most, in bytes; the oldest results go first."""
 
@@ -199,6 +202,10 @@ class Jobs:
         except InferenceError as error:
             self._finish(job, error=error)
             return
+        except Exception as error:  # nothing of this may reach the other jobs
+            admission.fail_nowait(_unexpected(error))
+            self._finish(job, error=_unexpected(error))
+            return
         if result is not None:
             admission.complete_nowait()
             self._finish(job, result=result)
@@ -230,18 +237,25 @@ class Jobs:
     async def _call(
         self, job: Job, request: GenerationRequest, lease: Lease
     ) -> TextOutcome | ImageOutcome:
-        timeout_s = job.submitted_at + self._timeout_s - self._clock()
         backend = await self._backend()
+        if job.done:
+            raise _cancelled_error()  # cancelled before anything was sent
 
         def on_text(piece: str) -> None:
             lease.answer_began_nowait()
             job.text_parts.append(piece)
 
+        # The queue ends a request on time (S13) and knows which calls must outlive it (S11,
+        # S16); the backend's own limit only catches what the queue should have closed.
         outcome: TextOutcome | ImageOutcome
         if isinstance(request, ChatRequest):
-            outcome = await backend.generate_text(request, timeout_s=timeout_s, on_text=on_text)
+            outcome = await backend.generate_text(
+                request, timeout_s=self._timeout_s + CALL_BACKSTOP_S, on_text=on_text
+            )
         else:
-            outcome = await backend.generate_image(request, timeout_s=timeout_s)
+            outcome = await backend.generate_image(
+                request, timeout_s=self._timeout_s + CALL_BACKSTOP_S
+            )
         if not job.done:
             job.processing_s = self._clock() - lease.started_at
         return outcome
@@ -299,7 +313,8 @@ class Jobs:
         self._observer(JobPreempted(**self._facts(job)))
 
     def retried(self, job: Job, error: InferenceError) -> None:
-        """A try failed and is to be repeated."""
+        """A try failed and is to be repeated; what it had said does not count (trap 5)."""
+        job.text_parts.clear()
         self._observer(
             JobRetried(
                 **self._facts(job),
@@ -309,6 +324,10 @@ class Jobs:
                 parameters=job.parameters,
             )
         )
+
+    def ended(self, job: Job, error: InferenceError) -> None:
+        """The queue has ended the job; its call may be kept open for a while."""
+        self._finish(job, error=error)
 
     # --- keeping ------------------------------------------------------------------------
 
@@ -365,6 +384,9 @@ class _Watcher:
 
     def retried(self, error: InferenceError) -> None:
         self.jobs.retried(self.job, error)
+
+    def ended(self, error: InferenceError) -> None:
+        self.jobs.ended(self.job, error)
 
 
 def _facts_of(request: ImageRequest) -> PictureFacts:

@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     """Requests at LocalAI at once: one GPU does one thing well."""
     model_concurrency: Annotated[dict[str, int], NoDecode] = Field(default_factory=dict)
     """The slots of each model that has more than one."""
-    max_queue: Annotated[int, Field(ge=0)] = 256
+    max_queue: _PositiveInt = 256
     """Waiting requests; about a day of pictures, and a bound on memory."""
     timeout_s: _Seconds = 900
     """From submission to result: a slow picture behind a long queue on a small GPU."""

@@ -246,16 +246,29 @@ async def test_a_request_that_waits_past_its_deadline_fails_on_time(tmp_path: Pa
         assert texts(result)[0].startswith("[deadline_exceeded] ")
 
 
-async def test_a_call_gets_what_is_left_of_the_deadline(tmp_path: Path) -> None:
-    """S13: it becomes the HTTP timeout."""
+async def test_a_running_chat_is_closed_when_its_time_is_over(tmp_path: Path) -> None:
+    """S13: the deadline runs from submission, not from the start of the call."""
     async with assembled(tmp_path, FakeBackend(held=True), timeout_s=10) as app:
-        await app.chat()
-        await app.chat()
-        [first] = await app.backend.wait_for_calls(1)
-        await anyio.sleep(4)
-        first.let_go.set()
-        _, second = await app.backend.wait_for_calls(2)
-        assert [first.timeout_s, second.timeout_s] == pytest.approx([10, 6])
+        job_id = await app.chat()
+        [call] = await app.backend.wait_for_calls(1)
+        await app.jobs.get(job_id).wait_done()
+        result = await app.call("get_job", job_id=job_id)
+        assert texts(result)[0].startswith("[deadline_exceeded] LocalAI was not done")
+        await anyio.sleep(0.1)
+        assert call.fate == "cancelled"
+
+
+async def test_a_picture_whose_time_is_over_keeps_its_slot(tmp_path: Path) -> None:
+    """S13, S16: the job has failed, but LocalAI computes on, so its call stays open."""
+    async with assembled(tmp_path, FakeBackend(held=True), timeout_s=10) as app:
+        job_id = await app.picture()
+        [call] = await app.backend.wait_for_calls(1)
+        await app.jobs.get(job_id).wait_done()
+        await anyio.sleep(1)
+        assert call.fate != "cancelled"
+        assert app.tools.queue_body()["slots"][app.jobs.get(job_id).model]["used"] == 1
+        await anyio.sleep(60)
+        assert app.tools.queue_body()["slots"][app.jobs.get(job_id).model]["used"] == 0
 
 
 async def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ The core (pure; time and chance are arguments):
     ``giving_way``  who gives way to a better request, and who is protected
     ``residency``   which models may be in memory, stay, and leave
     ``intake``      who may wait at all
+    ``verdicts``    why a request's time was over, in words
     ``queues``      one model's queue
     ``retry``       backoff, budget, circuit breaker
     ``estimates``   how long things take, from what was measured
@@ -35,7 +36,7 @@ S9  a loaded model stays a while                              ``residency``
 S10 whose model comes next, and which leaves                  ``residency``, ``decisions``
 S11 loads belong to the scheduler                             ``decisions``, ``scheduler``
 S12 a bounded queue, and who is displaced                     ``intake``
-S13 deadlines, and what is refused at once                    ``intake``, ``admission``
+S13 deadlines, and what is refused at once                    ``core``, ``intake``
 S14 retries: backoff, budget                                  ``retry``, ``core``
 S15 circuits and repairs                                      ``retry``, ``core``
 S16 cancelling in any state; abandoned pictures               ``core``, ``ledger``

@@ -16,7 +16,7 @@ import anyio
 from inference_mcp.errors import (
     BackendError,
     BackendFailedError,
-    DeadlineExceededError,
+    BackendUnreachableError,
     InferenceError,
     JobCancelledError,
     ShuttingDownError,
@@ -26,7 +26,7 @@ from inference_mcp.scheduling.lifecycle import State
 from inference_mcp.scheduling.protocols import Lease, Watcher
 from inference_mcp.scheduling.state import Action, Entry, Failure, Ticket
 
-__all__ = ["Host", "LocalAdmission", "failure_of", "shutting_down"]
+__all__ = ["Host", "LocalAdmission", "failure_of", "fault", "shutting_down"]
 
 
 class Host(Protocol):
@@ -54,6 +54,8 @@ def failure_of(error: InferenceError) -> Failure:
         retry_after_s=error.retry_after_s,
         process_dead=error.process_dead,
         answer_lost=error.answer_lost,
+        not_ready=error.not_ready,
+        backend_gone=isinstance(error, BackendUnreachableError),
     )
 
 
@@ -70,8 +72,6 @@ class LocalAdmission:
         self._scope: anyio.CancelScope | None = None
         self._carries_load = False
         self._processing_s = 0.0
-        # Told to stop while its answer was at hand: the slot is given back, so is the answer.
-        self._gave_back = False
         self._end: InferenceError | None = None
         # Kept here because the core forgets a request as soon as nothing is left to decide.
         self._final: State | None = None
@@ -132,7 +132,7 @@ class LocalAdmission:
             if not lease.again:
                 raise
         except Exception:
-            self.fail_nowait(_fault())
+            self.fail_nowait(fault())
             raise
         except BaseException:  # the job's own task is cancelled: nobody is left to end it
             self.cancel_nowait()
@@ -142,8 +142,7 @@ class LocalAdmission:
             self._release(interrupted=scope.cancelled_caught)
         if self._final is not None and scope.cancelled_caught:
             raise self._end or cancelled()
-        if self._final is None and (scope.cancelled_caught or self._gave_back):
-            self._gave_back = False
+        if self._final is None and scope.cancelled_caught:
             lease.again = True
             self._watcher.preempted()
             self._watcher.changed()
@@ -194,11 +193,12 @@ class LocalAdmission:
             self._scope.deadline = until
 
     def ended(self, error: InferenceError) -> None:
-        """The core has ended a request that waited."""
+        """The core has ended the request: displaced, or its time is over; its call may go on."""
         if self._final is None:
             self._final = State.FAILED
             self._end = error
             self._after(())
+            self._watcher.ended(error)
 
     def load_failed(self, error: InferenceError, *, retried: bool) -> None:
         """The load that this request asked for failed, and that was its try."""
@@ -216,17 +216,9 @@ class LocalAdmission:
     async def _wait_granted(self) -> None:
         if self._end is None and not self._waits():
             return
-        with anyio.CancelScope(deadline=self.ticket.deadline):
-            while self._waits():
-                await self._wake.wait()
-                self._wake = anyio.Event()
-        if self._waits():
-            self.fail_nowait(
-                DeadlineExceededError(
-                    "The request waited in the queue until its time was over.",
-                    "Call again when the queue is shorter (see get_queue_status).",
-                )
-            )
+        while self._waits():
+            self._wake = anyio.Event()
+            await self._wake.wait()
         if self._end is not None:
             raise self._end
 
@@ -258,9 +250,9 @@ class LocalAdmission:
         """The lease ended before its block: note how long LocalAI took."""
         self._note_processing(started_at)
         self.model_is_there()
-        stopped = self._scope is not None and self._scope.cancel_called
-        self._gave_back = stopped and self._final is None
-        self._release(interrupted=stopped)
+        # Told to close just as the answer came: the end of the block decides which was first.
+        if self._scope is None or not self._scope.cancel_called:
+            self._release()
 
     def model_is_there(self) -> None:
         """An answer has begun: the load that this call carried is over."""
@@ -300,7 +292,8 @@ class _LocalLease:
             self._admission.released(self.started_at)
 
 
-def _fault() -> InferenceError:
+def fault() -> InferenceError:
+    """A fault of this server's own."""
     return BackendFailedError(
         "This server failed on the request through a fault of its own.",
         "Call again; if it happens again, report it with the server's log.",

@@ -45,6 +45,7 @@ from inference_mcp.scheduling.state import (
     Ticket,
 )
 from inference_mcp.scheduling.steps import step
+from inference_mcp.scheduling.verdicts import load_too_long, too_late
 from inference_mcp.scheduling.world import carry_load, grant
 
 __all__ = ["HEAL_REFUSED_S", "STAY_FACTOR", "UNMEASURED_LOAD_S", "Core"]
@@ -56,6 +57,8 @@ more of each load and delays nobody much: measured, both chats and pictures wait
 UNMEASURED_LOAD_S = 10.0
 MIN_LOAD_S = 1.0
 """Loads that cost nothing would be swapped for each request: a swap itself costs 2 s."""
+NOT_READY_S = 5.0
+"""S14: how long a model that loads or stops is left alone where LocalAI does not say."""
 HEAL_REFUSED_S = 30.0
 """S15: how long LocalAI keeps a dead process for alive where it may not be told (trap 13)."""
 
@@ -94,6 +97,7 @@ class Core(Ledger):
         self._intake.hold(ticket)
         step(self.counts, entry, Event.ENQUEUE)
         self._enqueue(entry)
+        self._set_timer(ticket.deadline, "deadline", entry.id)
         if not displaced and self._model(entry).queue.best() != entry.id:
             return actions  # behind another of its model, it changes nothing
         return actions + self._decide(now)
@@ -121,7 +125,8 @@ class Core(Ledger):
         model, ticket = self._model(entry), entry.ticket
         changes_nothing = not entry.leased and model.circuit.open_until is None
         model.circuit.succeeded()
-        self.estimates.record(ticket.kind, ticket.model, ticket.priority, service_s)
+        if entry.load_s is not None:  # else a load is in it that cannot be told apart
+            self.estimates.record(ticket.kind, ticket.model, ticket.priority, service_s)
         self._ended(entry)
         return [] if changes_nothing else self._decide(now)
 
@@ -140,11 +145,12 @@ class Core(Ledger):
         if died_loading or failure.process_dead:
             lost = False  # nothing is left that could compute
         actions = self._judge(entry, failure, now)
-        retried = (
-            failure.transient
-            and entry.attempts < self.limits.max_attempts
-            and self._budget.spend(now)
-        )
+        if failure.not_ready:
+            entry.attempts -= 1
+        at = now + backoff_s(max(1, entry.attempts), jitter, failure.retry_after_s)
+        retried = failure.transient and at < entry.ticket.deadline
+        if retried and not failure.not_ready:
+            retried = entry.attempts < self.limits.max_attempts and self._budget.spend(now)
         if not retried:
             step(self.counts, entry, Event.FAIL)
         else:
@@ -155,7 +161,6 @@ class Core(Ledger):
             self._returned(entry)
             entry.awaits_repair = failure.process_dead
             self._model(entry).members[entry.id] = entry
-            at = now + backoff_s(entry.attempts, jitter, failure.retry_after_s)
             self._set_timer(max(at, held_until), "retry", entry.id)
         else:
             self._ended(entry)
@@ -278,13 +283,18 @@ class Core(Ledger):
 
     def tick(self, now: float) -> list[Action]:
         """Do what has become due."""
+        actions: list[Action] = []
         while self._timers and self._timers[0][0] <= now:
             _, _, what, name = heapq.heappop(self._timers)
             if what == "retry":
                 self._retry_due(name)
             elif what == "hold":
                 self._hold_over(name, now)
-        return self._decide(now)
+            elif what == "deadline":
+                actions += self._time_over(name, now)
+            elif what == "load":
+                actions += self._carried_load_over(name)
+        return actions + self._decide(now)
 
     # --- parts of events ----------------------------------------------------------------
 
@@ -304,8 +314,7 @@ class Core(Ledger):
             heir.reserved = False
             self.world.enqueue(heir)
             return []
-        self._budget.started(now)
-        self._intake.left(heir)
+        self._started(heir, now)
         return [Grant(heir.id, carries_load=carries)]
 
     def _displace(self, entry: Entry, now: float) -> Action:
@@ -328,15 +337,20 @@ class Core(Ledger):
         own_s = self._expected_s(entry) if entry is not None else None
         if entry is None or own_s is None or entry.state in TERMINAL:
             return None
+        model = self._model(entry)
+        abandoned = any(e.abandoned for e in self.leased() if e.ticket.model == model.name)
+        if entry.state is State.RETRYING or model.blocked(now) or abandoned:
+            return None  # who could tell how long that takes?
         if entry.state is State.PROCESSING:
             return max(0.0, entry.granted_at + own_s - now)
         ahead = sum(
-            self._expected_s(other) or 0.0 for other in self.waiting() if other.key < entry.key
+            self._expected_s(other) or 0.0
+            for other in self.world.entries.values()
+            if other.state is State.QUEUED and other.key < entry.key
         )
         for other in self.world.running.values():
             left = other.granted_at + (self._expected_s(other) or 0.0) - now
             ahead += max(0.0, left)
-        model = self._model(entry)
         load_s = 0.0 if model.phase is Phase.RESIDENT else self.estimates.load_s(model.name) or 0.0
         if model.phase is Phase.LOADING:
             load_s = max(0.0, model.load_began + load_s - now)
@@ -345,6 +359,29 @@ class Core(Ledger):
     def wait_estimate_s(self, rank: Rank, now: float) -> float | None:
         """About how long a newcomer of this rank waits; ``None`` until something was measured."""
         return self._intake.wait_estimate_s(rank, now)
+
+    def _time_over(self, id_: str, now: float) -> list[Action]:
+        """S13: a request's time is over, wherever it is; S11, S16: not so that of its call."""
+        entry = self.world.entries.get(id_)
+        if entry is None or entry.state in TERMINAL:
+            return []
+        actions: list[Action] = [End(id_, too_late(entry, self._model(entry), now))]
+        self._leave_queue(entry)
+        step(self.counts, entry, Event.FAIL)
+        if entry.leased and not entry.held:
+            actions.append(self._cancel_lease(entry, now))
+        self._ended(entry)
+        return actions
+
+    def _carried_load_over(self, id_: str) -> list[Action]:
+        """S11: a load that a request carries has a time limit of its own."""
+        entry = self.world.entries.get(id_)
+        if entry is None or not entry.carries_load or entry.state in TERMINAL:
+            return []
+        step(self.counts, entry, Event.FAIL)
+        entry.stopping = True
+        self._ended(entry)
+        return [End(id_, load_too_long(self.limits.load_timeout_s)), Stop(id_)]
 
     def _cancel_lease(self, entry: Entry, now: float) -> Action:
         """What becomes of the call of a cancelled request."""
@@ -363,6 +400,12 @@ class Core(Ledger):
         if not failure.transient:
             model.circuit.succeeded()
             return []
+        if failure.backend_gone:
+            self._forget_memory(model)
+        if failure.not_ready:
+            self._block(model, now + (failure.retry_after_s or NOT_READY_S))
+            model.circuit.gave_up(entry.id)
+            return []
         if failure.retry_after_s:
             self._block(model, now + failure.retry_after_s)
         if model.circuit.failed(now):
@@ -378,6 +421,13 @@ class Core(Ledger):
         factor = STAY_FACTOR if pictures else TEXT_STAY_FACTOR
         load_s = self.estimates.load_s(model.name)
         return factor * (UNMEASURED_LOAD_S if load_s is None else max(load_s, MIN_LOAD_S))
+
+    def _forget_memory(self, failed: Model) -> None:
+        """LocalAI went away: what it held in memory it may not hold when it is back (trap 10)."""
+        for model in self.world.models.values():
+            idle = model.leases == 0 or (model is failed and model.leases == 1)
+            if model.phase is Phase.RESIDENT and idle and not model.healing:
+                self.world.set_phase(model, Phase.ABSENT)
 
     def _note_load_times(self, model: Model, now: float) -> None:
         """What each request's wait owed to this load; a carried one cannot be told apart."""

@@ -190,7 +190,7 @@ class _Decider:
             Swap(victim, choice.model, choice.party, choice.contested, choice.entry)
         )
         if residency.outranks_all(choice.entry, victim):
-            self._abort_texts(victim)
+            self._abort_texts(victim, choice.entry)
         return True
 
     def _finish_a_swap(self) -> bool:
@@ -296,17 +296,11 @@ class _Decider:
             return False
         return self._begin_swap(choice)
 
-    def _abort_texts(self, model: Model) -> None:
+    def _abort_texts(self, model: Model, better: Entry) -> None:
         """S9: a critical request does not wait for the texts of the model that leaves."""
-        if self.world.limits.preemption == "off":
-            return
-        for entry in list(model.members.values()):
-            running = entry.leased and not entry.stopping and not entry.abandoned
-            if (
-                running
-                and not entry.ticket.kind.makes_picture
-                and not is_protected(self.world, entry, self.now)
-            ):
+        for entry in outranked_by(self.world, better.rank):
+            text = entry.ticket.model == model.name and not entry.ticket.kind.makes_picture
+            if text and not is_protected(self.world, entry, self.now):
                 self._stop(entry)
 
     # --- the one way in -----------------------------------------------------------------

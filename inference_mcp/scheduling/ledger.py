@@ -7,6 +7,7 @@ and the decisions. Times are seconds of the caller's monotonic clock.
 from __future__ import annotations
 
 import heapq
+import math
 from itertools import count
 
 from inference_mcp.scheduling.decisions import decide
@@ -100,9 +101,15 @@ class Ledger:
         actions = decide(self.world, now)
         for action in actions:
             if isinstance(action, Grant):
-                self._budget.started(now)
-                self._intake.left(self.world.entries[action.id])
+                self._started(self.world.entries[action.id], now)
         return actions
+
+    def _started(self, entry: Entry, now: float) -> None:
+        if entry.attempts == 1:
+            self._budget.started(now)
+        self._intake.left(entry)
+        if entry.carries_load:
+            self._set_timer(now + self.limits.load_timeout_s, "load", entry.id)
 
     def _end_lease(self, entry: Entry, now: float) -> Entry | None:
         """Take a lease back; the request that its place was taken for, if that still waits."""
@@ -150,7 +157,10 @@ class Ledger:
             entry.ticket.kind, entry.ticket.model, entry.ticket.priority
         )
         lasts = ABANDONED_WITHOUT_ESTIMATE_S if estimate is None else ABANDONED_FACTOR * estimate
-        return max(now, min(entry.granted_at + lasts, entry.ticket.deadline))
+        until = entry.granted_at + lasts
+        if now < entry.ticket.deadline:  # "its timeout at most"; once that is over, the GPU's
+            until = min(until, entry.ticket.deadline)
+        return max(now, until)
 
     def _returned(self, entry: Entry) -> None:
         """S9: the request that a model was loaded for has had its chance."""
@@ -196,7 +206,18 @@ class Ledger:
         return model
 
     def _set_timer(self, at: float, what: str, name: str) -> None:
+        if at == math.inf:
+            return
         heapq.heappush(self._timers, (at, next(self._timer_numbers), what, name))
+        if len(self._timers) > 8 * len(self.world.entries) + 1024:
+            # Most are deadlines of requests that have ended: forget those.
+            self._timers = [
+                timer
+                for timer in self._timers
+                if timer[2] not in ("deadline", "retry", "hold", "load")
+                or timer[3] in self.world.entries
+            ]
+            heapq.heapify(self._timers)
 
     def _model(self, entry: Entry) -> Model:
         return self.world.models[entry.ticket.model]

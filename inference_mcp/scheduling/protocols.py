@@ -41,6 +41,10 @@ class Watcher(Protocol):
         """A try failed with this and is to be repeated (S14)."""
         ...
 
+    def ended(self, error: InferenceError) -> None:
+        """The queue has ended it with this, though its call may be kept open for a while."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class QueuedRequest:

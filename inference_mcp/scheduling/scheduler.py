@@ -37,8 +37,9 @@ import anyio
 from anyio.abc import TaskGroup
 
 from inference_mcp.errors import InferenceError
-from inference_mcp.scheduling.admission import LocalAdmission, failure_of, shutting_down
+from inference_mcp.scheduling.admission import LocalAdmission, failure_of, fault, shutting_down
 from inference_mcp.scheduling.core import Core
+from inference_mcp.scheduling.lifecycle import TERMINAL
 from inference_mcp.scheduling.protocols import (
     Admission,
     ModelView,
@@ -198,7 +199,8 @@ class LocalScheduler:
 
     def forget(self, id_: str) -> None:
         """Drop an admission that has ended and holds nothing."""
-        if self.core.entry(id_) is None:
+        entry = self.core.entry(id_)
+        if entry is None or (entry.held and entry.state in TERMINAL):
             self._admissions.pop(id_, None)
 
     async def _load(self, load: Load) -> None:
@@ -211,6 +213,9 @@ class LocalScheduler:
             permitted = await self._control.load_model(load.model, timeout_s=self._load_timeout_s)
         except InferenceError as error:
             self._load_failed(load.model, error)
+            return
+        except Exception:  # whatever it was, nobody else would hear of it
+            self._load_failed(load.model, fault())
             return
         now = self.clock()
         if permitted:
@@ -230,7 +235,10 @@ class LocalScheduler:
 
     async def _heal(self, model: str) -> None:
         """S15: one shutdown for a dead process, so that the next request starts a fresh one."""
-        cleared = await self._control.unload_model(model)
+        try:
+            cleared = await self._control.unload_model(model)
+        except Exception:
+            cleared = False
         self.perform(self.core.healed(model, cleared, self.clock()))
 
     # --- the timer ----------------------------------------------------------------------

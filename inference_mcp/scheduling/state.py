@@ -93,13 +93,17 @@ class Failure:
     """What the queue must know of a failed try; decided where the failure was seen.
 
     ``process_dead``: the model's backend process is gone (trap 13). ``answer_lost``: LocalAI
-    may compute on though no answer will come.
+    may compute on though no answer will come. ``not_ready``: the model loads or rests, and waiting
+    for that is no try. ``backend_gone``: LocalAI cannot be reached, so what it holds in memory
+    is not known any more.
     """
 
     transient: bool
     retry_after_s: float | None = None
     process_dead: bool = False
     answer_lost: bool = False
+    not_ready: bool = False
+    backend_gone: bool = False
 
 
 # --- actions ----------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ held against them. What LocalAI has yet to do stands in ``pending``: time brings
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ from tests.scheduling.invariants import (
 
 __all__ = ["FOREVER", "Drive", "Job", "LocalAI", "Pending", "check_invariants"]
 
-FOREVER = 1e12
+FOREVER = math.inf
 
 
 @dataclass
@@ -381,10 +382,12 @@ class Drive:
                     self.healing.add(model)
                     self.resident.discard(model)
                     self._at(self.now, "healed", model)
-                case End(id=name):
+                case End(id=name, error=QueueFullError()):
                     self._ended(name, "displaced")
                     if self.checking:
                         check_displaced(self, name)
+                case End(id=name):
+                    self._ended(name, "failed")
         self.check()
         if self.checking:
             self.take_notes()
@@ -457,7 +460,10 @@ class Drive:
             if self.stays.get(name, (0.0, 0.0))[0] != loaded_at:
                 measured = self._load_times.get(name, [])[-31:]
                 load_s = median(measured) if measured else 0.0
-                self.stays[name] = (loaded_at, loaded_at + 2.5 * (10.0 if load_s is None else max(load_s, 1.0)))
+                self.stays[name] = (
+                    loaded_at,
+                    loaded_at + 2.5 * (10.0 if load_s is None else max(load_s, 1.0)),
+                )
 
     # --- inside -------------------------------------------------------------------------
 

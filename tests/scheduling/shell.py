@@ -76,6 +76,7 @@ class Follower:
     changes: int = 0
     preemptions: int = 0
     retries: list[InferenceError] = field(default_factory=list)
+    ends: list[InferenceError] = field(default_factory=list)
 
     def changed(self) -> None:
         """Count."""
@@ -88,6 +89,10 @@ class Follower:
     def retried(self, error: InferenceError) -> None:
         """Keep."""
         self.retries.append(error)
+
+    def ended(self, error: InferenceError) -> None:
+        """Keep."""
+        self.ends.append(error)
 
 
 @dataclass(eq=False)
