@@ -161,7 +161,11 @@ class InferenceBackend(Protocol):
         ...
 
     async def memory_limit(self) -> int | None:
-        """How many models the backend keeps in memory; 0: no limit, ``None``: it won't tell."""
+        """How many models the backend keeps in memory; 0: no limit, ``None``: it won't tell.
+
+        Raises:
+            BackendError: it could not be asked; asked again, it may tell.
+        """
         ...
 
     async def check_health(self) -> BackendHealth:

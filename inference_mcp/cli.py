@@ -30,22 +30,14 @@ settings (environment variables; in a host's "env" block):
                                   tell; likewise TXT2IMG, IMG2IMG, IMG2TXT
   INFERENCE_MCP_MAX_CONCURRENCY   requests at LocalAI at once (1)
   INFERENCE_MCP_MODEL_CONCURRENCY slots of single models: qwen3-8b=4,flux-dev=1 (1 each)
-  INFERENCE_MCP_MAX_RESIDENT_MODELS  models in LocalAI's memory at once: a number, 0 for
-                                  no limit, or what LocalAI says (auto)
-  INFERENCE_MCP_PREEMPTION        what may take a running request's place: type, class
-                                  or off (type)
-  INFERENCE_MCP_OVERDUE_NORMAL_S  seconds of waiting after which a request takes turns
-                                  with the best rank (60)
-  INFERENCE_MCP_OVERDUE_BATCH_S   the same for batch (300)
   INFERENCE_MCP_MAX_RESIDENT_MODELS
                                   models in LocalAI's memory at once, 0 for no limit
                                   (auto: LocalAI's own limit where it tells)
   INFERENCE_MCP_PREEMPTION        what may take a running request's place: type, class
                                   or off (type)
-  INFERENCE_MCP_OVERDUE_NORMAL_S  seconds until a waiting request gets turns of its own
-  INFERENCE_MCP_OVERDUE_BATCH_S   (60, and 300 for batch)
-  INFERENCE_MCP_MAX_ATTEMPTS      tries of one request, the first included (3)
-  INFERENCE_MCP_LOAD_TIMEOUT_S    seconds that a model may take to load (600)
+  INFERENCE_MCP_OVERDUE_NORMAL_S  seconds of waiting after which a request takes turns
+                                  with the best rank (60)
+  INFERENCE_MCP_OVERDUE_BATCH_S   the same for batch (300)
   INFERENCE_MCP_MAX_QUEUE         waiting requests; the next one is refused (256)
   INFERENCE_MCP_MAX_ATTEMPTS      tries of one request, the first included (3)
   INFERENCE_MCP_LOAD_TIMEOUT_S    seconds that a model may take to load (600)

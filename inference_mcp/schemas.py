@@ -9,13 +9,17 @@ anyway). Above stands ``jobs``; nothing here knows where the text came from.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_process
 
 from inference_mcp.errors import BadResultError, InvalidInputError
+
+if TYPE_CHECKING:
+    from referencing import Specification
+    from referencing._core import Resolver
 
 __all__ = ["MAX_CHECK_S", "check_answer", "check_schema"]
 
@@ -24,19 +28,17 @@ MAX_CHECK_S = 2.0
 
 
 async def check_schema(schema: Mapping[str, Any]) -> None:
-    """Return if ``schema`` is a JSON schema.
+    """Return if ``schema`` is a JSON schema whose references lead somewhere.
 
     Raises:
         InvalidInputError: it is not, or finding out took longer than ``MAX_CHECK_S``.
     """
     await anyio.to_process.run_sync(_ready, cancellable=True)
-    valid = False
+    fault: str | None = "is not a valid JSON schema"
     with anyio.move_on_after(MAX_CHECK_S):
-        valid = await anyio.to_process.run_sync(_is_schema, dict(schema), cancellable=True)
-    if not valid:
-        raise InvalidInputError(
-            "response_schema is not a valid JSON schema.", "Correct that and call again."
-        )
+        fault = await anyio.to_process.run_sync(_fault, dict(schema), cancellable=True)
+    if fault is not None:
+        raise InvalidInputError(f"response_schema {fault}.", "Correct that and call again.")
 
 
 async def check_answer(text: str, schema: Mapping[str, Any]) -> None:
@@ -61,17 +63,75 @@ def _ready() -> None:
     import jsonschema  # noqa: F401
 
 
-def _is_schema(schema: dict[str, Any]) -> bool:
-    """In the worker: whether the schema keeps to the draft that it names."""
+def _fault(schema: dict[str, Any]) -> str | None:
+    """In the worker: what is wrong with the schema, by the draft that it names."""
     import jsonschema
+    from referencing.jsonschema import DRAFT202012, specification_with
 
     try:
-        jsonschema.validators.validator_for(
+        validator = jsonschema.validators.validator_for(
             schema, default=jsonschema.Draft202012Validator
-        ).check_schema(schema)
+        )
+        validator.check_schema(schema)
     except Exception:
-        return False
-    return True
+        return "is not a valid JSON schema"
+    draft = specification_with(validator.META_SCHEMA["$schema"], default=DRAFT202012)
+    try:
+        _follow(schema, draft)
+    except Exception:  # among them a chain of references too long to follow
+        return "has a $ref that leads nowhere or in a circle"
+    return None
+
+
+def _follow(schema: dict[str, Any], draft: Specification[Any]) -> None:
+    """Visit all that a schema is made of, references followed; raises where one is no use.
+
+    A reference to what stands above is fine below ``properties`` or ``items``, where the answer
+    has to go on for it; a way back that takes nothing of the answer would never end.
+    """
+    import referencing
+
+    done: set[int] = set()
+    under_way: set[int] = set()
+
+    def visit(node: dict[str, Any], resolver: Resolver[Any]) -> None:
+        here = id(node)
+        if here in under_way:
+            raise ValueError(here)
+        if here in done:
+            return
+        under_way.add(here)
+        for part in filter(_is_object, _in_place(node)):
+            visit(part, resolver.in_subresource(draft.create_resource(part)))
+        for name in ("$ref", "$dynamicRef"):
+            if isinstance(target := node.get(name), str):
+                found = resolver.lookup(target)
+                if _is_object(found.contents):
+                    visit(found.contents, found.resolver)
+        under_way.discard(here)
+        done.add(here)
+        parts = filter(_is_object, draft.subresources_of(node))
+        later.extend((part, resolver.in_subresource(draft.create_resource(part))) for part in parts)
+
+    root = draft.create_resource(schema)
+    later = [(schema, referencing.Registry().resolver_with_root(root))]
+    while later:
+        visit(*later.pop())
+
+
+def _is_object(node: Any) -> bool:
+    return isinstance(node, dict)
+
+
+def _in_place(schema: Mapping[str, Any]) -> Iterator[Any]:
+    """The subschemas that judge the very value which the schema judges."""
+    for name in ("allOf", "anyOf", "oneOf"):
+        yield from schema.get(name, ())
+    for name in ("not", "if", "then", "else"):
+        if name in schema:
+            yield schema[name]
+    for name in ("dependentSchemas", "dependencies"):
+        yield from schema.get(name, {}).values()
 
 
 def _problem(text: str, schema: dict[str, Any]) -> str | None:

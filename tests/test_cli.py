@@ -34,10 +34,12 @@ def test_version_is_told_on_stdout() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"inference-mcp {__version__}\n", "")
 
 
-def test_help_lists_exactly_the_settings_in_force() -> None:
+def test_help_lists_exactly_the_settings_in_force_once_each() -> None:
     """A setting that nothing obeys is not offered, and none that counts is missing."""
     done = run("--help")
-    listed = set(re.findall(r"\b(?:INFERENCE_MCP|LOCALAI)_[A-Z0-9_]+", done.stdout))
+    found = re.findall(r"\b(?:INFERENCE_MCP|LOCALAI)_[A-Z0-9_]+", done.stdout)
+    listed = set(found)
+    assert sorted(found) == sorted(listed), "each setting once"
     for kind in ("TXT2IMG", "IMG2IMG", "IMG2TXT"):  # "likewise"
         listed |= {f"{PREFIX}{kind}_MODEL", f"{PREFIX}{kind}_MODELS"}
     in_force = {
@@ -83,7 +85,7 @@ def test_every_command_refuses_a_bad_setting(command: str) -> None:
     """Whatever was asked for, a setting that cannot be obeyed comes first."""
     done = run(command, INFERENCE_MCP_MAX_QUEUE="-1")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "inference-mcp: INFERENCE_MCP_MAX_QUEUE takes 0 or more.\n"
+    assert done.stderr == "inference-mcp: INFERENCE_MCP_MAX_QUEUE takes 1 or more.\n"
 
 
 def test_an_unknown_command_is_refused_on_stderr() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -128,6 +129,64 @@ async def test_a_schema_that_is_none_is_refused_before_anything_is_submitted(
         await check_schema(schema)
     assert "response_schema" in caught.value.what
     assert SECRET not in caught.value.what
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/nope"},
+        {"properties": {"a": {"$ref": "#/$defs/nope"}}},
+        {"items": {"$ref": "#nope"}},
+        {"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/nope"}]}}},
+        {"$ref": "#"},
+        {"$dynamicRef": "#"},
+        {"allOf": [{"$ref": "#"}]},
+        {"not": {"$ref": "#"}},
+        {"properties": {"a": {"if": True, "then": {"$ref": "#/properties/a"}}}},
+        {
+            "$ref": "#/$defs/a",
+            "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"oneOf": [{"$ref": "#/$defs/a"}]}},
+        },
+        {"dependentSchemas": {"a": {"$ref": "#"}}},
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "dependencies": {"a": {"$ref": "#"}},
+        },
+    ],
+)
+async def test_a_reference_to_nowhere_or_in_a_circle_is_refused_before_anything_is_submitted(
+    schema: dict[str, Any],
+) -> None:
+    """No answer could ever be held against it."""
+    with anyio.fail_after(10), pytest.raises(InvalidInputError) as caught:
+        await check_schema(schema)
+    assert caught.value.what == "response_schema has a $ref that leads nowhere or in a circle."
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": {"child": {"$ref": "#"}}},
+        {"items": {"anyOf": [{"type": "null"}, {"$ref": "#"}]}},
+        {"$ref": "#/$defs/x", "$defs": {"x": {"properties": {"y": {"$ref": "#/$defs/x"}}}}},
+        {"allOf": [{"$ref": "#/$defs/x"}, {"$ref": "#/$defs/x"}], "$defs": {"x": {}}},
+        {"$ref": "#x", "$defs": {"x": {"$anchor": "x", "type": "null"}}},
+        {"$id": "urn:a", "properties": {"b": {"$ref": "#/$defs/c"}}, "$defs": {"c": True}},
+        {"properties": {"$ref": {"type": "string"}}, "const": {"$ref": "#/nope"}},
+        {"dependentRequired": {"a": ["b"]}},
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "dependencies": {"a": ["b"], "c": {"$ref": "#/definitions/d"}},
+            "definitions": {"d": {}},
+        },
+    ],
+)
+async def test_references_that_lead_somewhere_are_let_through(schema: dict[str, Any]) -> None:
+    """Trees refer to themselves; what only looks like a reference is none."""
+    with anyio.fail_after(10):
+        await check_schema(schema)
+        with contextlib.suppress(BadResultError):
+            await check_answer('{"child": {"y": []}}', schema)
 
 
 async def test_a_cancelled_check_ends_at_once() -> None:

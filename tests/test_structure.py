@@ -29,8 +29,9 @@ ROOMS: Mapping[str, set[str]] = {
     "sharing": {"errors", "requests", "scheduling"},
     "pictures": {"errors", "requests"},
     "localai": CONTRACTS,
-    "jobs": {*CONTRACTS, "observe", "pictures", "scheduling", "schemas"},
-    "surface": {*CONTRACTS, "jobs", "observe", "pictures", "scheduling", "schemas"},
+    "job": {*CONTRACTS, "pictures", "scheduling"},
+    "jobs": {*CONTRACTS, "job", "observe", "pictures", "scheduling", "schemas"},
+    "surface": {*CONTRACTS, "job", "jobs", "observe", "pictures", "scheduling", "schemas"},
     "server": {*CONTRACTS, "jobs", "localai", "logs", "observe", "pictures", "scheduling"}
     | {"settings", "sharing", "simulator", "surface"},
     "simulator": set(),
@@ -46,7 +47,7 @@ ROOMS: Mapping[str, set[str]] = {
 HELD: Mapping[str, tuple[str, ...]] = {
     "asyncio": (),
     "trio": (),
-    "httpx": ("localai.client",),
+    "httpx": ("localai.transport",),
     "structlog": ("logs",),
     "jsonschema": ("schemas",),
     "starlette": ("simulator",),
@@ -71,7 +72,9 @@ TESTED_BY: Mapping[str, str] = {
     "scheduling.residency": "scheduling/test_rules_residency.py",
     "scheduling.state": "scheduling/test_rules_order.py",
     "scheduling.world": "scheduling/test_rules_order.py",
+    "scheduling.verdicts": "scheduling/test_rules_retries.py",
     "simulator.__main__": "simulator/test_main.py",
+    "surface.listing": "surface/test_tools.py",
 }
 """Modules whose tests do not bear their name: Protocols, processes, and what rules prove."""
 

@@ -12,7 +12,8 @@ and no files. Inside:
     ``address``          what the base address says
     ``upload``           a body on its way
     ``health``           what a look at LocalAI means
-    ``client``           the one place that imports httpx; the others do no I/O
+    ``transport``        HTTP on its way: the one place that imports httpx
+    ``client``           the Protocol's methods; only these two do I/O
 
 httpx takes tens of milliseconds to import, so nothing here is imported by this file.
 LocalAI lies, and the traps are numbered; each is named where it is handled.

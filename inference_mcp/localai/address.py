@@ -1,4 +1,4 @@
-"""What LocalAI's base address says. Pure text; above it is ``client``."""
+"""What LocalAI's base address says. Pure text; above it is ``transport``."""
 
 from __future__ import annotations
 

@@ -77,6 +77,11 @@ class TextCollector:
             self._pieces.append(piece)
         return piece
 
+    @property
+    def finished(self) -> bool:
+        """Whether a finish reason was told: the text is whole, with or without ``[DONE]``."""
+        return bool(self._finish_reason)
+
     def outcome(self, *, simulated: bool) -> TextOutcome:
         """The whole answer.
 
@@ -84,7 +89,7 @@ class TextCollector:
             BackendUnreachableError: the answer broke off.
             BadResultError: there is no text in it (trap 16).
         """
-        if not (self.done or self._finish_reason):
+        if not (self.done or self.finished):
             raise failures.broke_off()
         text = "".join(self._pieces)
         if not text.strip():
@@ -115,11 +120,12 @@ def read_picture(body: bytes, asked: Asked, *, simulated: bool) -> ImageOutcome:
         raise failures.from_error_object({"error": answer.error}, asked)
     if not answer.data:
         raise failures.bad_picture("there is none in the answer")
-    encoded = answer.data[0].b64_json
+    # Some encoders break lines or leave the padding out; the picture is whole all the same.
+    encoded = "".join((answer.data[0].b64_json or "").split()).rstrip("=")
     if not encoded:
         raise failures.bad_picture("its backend failed without an error")
     try:
-        data = base64.b64decode(encoded, validate=True)
+        data = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise failures.bad_picture("it is not valid base64") from None
     return ImageOutcome(data, simulated)

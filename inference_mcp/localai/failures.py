@@ -5,9 +5,9 @@ is not a success (``from_answer``), an error event inside a stream that began wi
 (``from_error_object``, trap 3), or a success whose content cannot be used. The second and
 third become a report, which ``rules`` judges.
 
-It does no I/O and knows no HTTP library: the client names what the network did with a
-``Network`` member. Above it are ``answers``, ``health`` and ``client``; below it are ``rules``
-and ``errors``. Every sentence is our own, never LocalAI's (trap 22).
+It does no I/O and knows no HTTP library: ``transport`` names what the network did with a
+``Network`` member. Above it are ``answers``, ``health``, ``transport`` and ``client``; below it
+are ``rules`` and ``errors``. Every sentence is our own, never LocalAI's (trap 22).
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ from inference_mcp.errors import (
     BadResultError,
     DeadlineExceededError,
     InferenceError,
+    ShuttingDownError,
 )
 from inference_mcp.localai.rules import Asked, Report, judge
 
 __all__ = [
     "Answer",
     "Network",
+    "bad_environment",
     "bad_picture",
     "broke_off",
+    "closed",
     "deadline_exceeded",
     "empty_answer",
     "from_answer",
@@ -130,6 +133,19 @@ _NETWORK: dict[Network, tuple[str, str, bool]] = {
         False,
     ),
 }
+
+
+def bad_environment() -> BackendUnreachableError:
+    """There can be no HTTP client: this process was started with unusable variables."""
+    return BackendUnreachableError(
+        "The HTTP client cannot be made with this environment's proxy or certificate variables.",
+        "Check ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE.",
+    )
+
+
+def closed() -> ShuttingDownError:
+    """The connections were closed for good before this request."""
+    return ShuttingDownError("This server is ending.", "Start it again.")
 
 
 def deadline_exceeded(timeout_s: float) -> DeadlineExceededError:

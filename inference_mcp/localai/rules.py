@@ -2,7 +2,8 @@
 
 One table, most specific rule first. Whether the same request may succeed later
 (``transient``) is decided here, and for what the network does in ``failures``, and nowhere
-else. Above it is ``failures``, which makes the reports; below it is ``errors``.
+else; so is whether the model was only not ready (``not_ready``): to wait for a load or a rest
+is no try (S14). Above it is ``failures``, which makes the reports; below it is ``errors``.
 
 LocalAI's text is read to find the rule and is then dropped: it may quote the prompt or name
 paths of the server's machine (trap 22). Only whole numbers are taken from it.
@@ -10,6 +11,7 @@ paths of the server's machine (trap 22). Only whole numbers are taken from it.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -95,6 +97,7 @@ def _raiser(
     transient: bool = False,
     process_dead: bool = False,
     answer_lost: bool = False,
+    not_ready: bool = False,
 ) -> _Maker:
     def make(report: Report, _: Asked) -> InferenceError:
         return kind(
@@ -104,9 +107,26 @@ def _raiser(
             retry_after_s=report.retry_after_s if transient else None,
             process_dead=process_dead,
             answer_lost=answer_lost,
+            not_ready=not_ready,
         )
 
     return make
+
+
+MAX_QUOTA_WAIT_S = 300.0
+"""A quota may come back in hours, and no request lives that long: then it is no use to wait."""
+
+
+def _quota(report: Report, _: Asked) -> InferenceError:
+    wait_s = report.retry_after_s
+    hopeless = wait_s is not None and wait_s > MAX_QUOTA_WAIT_S
+    when = f"in about {math.ceil(wait_s / 60)} min" if wait_s is not None and hopeless else "later"
+    return BackendBusyError(
+        "The quota of LocalAI's key is used up.",
+        f"Try again {when}.",
+        transient=not hopeless,
+        retry_after_s=None if hopeless else wait_s,
+    )
 
 
 def _forbidden(report: Report, asked: Asked) -> InferenceError:
@@ -195,14 +215,12 @@ def _unable(_: Report, asked: Asked) -> InferenceError:
 _busy = _raiser(
     BackendBusyError, "LocalAI does not take this request now.", _TRY_LATER, transient=True
 )
-_quota = _raiser(
-    BackendBusyError, "The quota of LocalAI's key is used up.", "Try again later.", transient=True
-)
 _loading = _raiser(
     BackendBusyError,
     "LocalAI is loading, stopping or resting the model after a failed load.",
     _TRY_LATER,
     transient=True,
+    not_ready=True,
 )
 _stale = _raiser(
     BackendFailedError,
@@ -239,6 +257,7 @@ _mismatch = _raiser(
     "LocalAI's backend does not hold the model that LocalAI believes it holds.",
     _TRY_LATER,
     transient=True,
+    not_ready=True,
 )
 _gateway = _raiser(
     BackendUnreachableError,

@@ -1,4 +1,4 @@
-"""A request's body on its way. Above it is ``client``; it knows no HTTP library."""
+"""A request's body on its way. Above it is ``transport``; it knows no HTTP library."""
 
 from __future__ import annotations
 

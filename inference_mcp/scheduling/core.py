@@ -258,13 +258,6 @@ class Core(Ledger):
         self.world.set_phase(self.world.models[name], Phase.ABSENT)
         return self._decide(now)
 
-    def gone(self, name: str, now: float) -> list[Action]:
-        """LocalAI has dropped the model by itself: the next request must load it."""
-        model = self.world.models.get(name)
-        if model is not None and model.phase is Phase.RESIDENT and model.leases == 0:
-            self.world.set_phase(model, Phase.ABSENT)
-        return self._decide(now)
-
     def healed(self, name: str, cleared: bool, now: float) -> list[Action]:
         """LocalAI has cleared a dead process away, or was not allowed to (S15)."""
         model = self.world.models[name]

@@ -105,7 +105,10 @@ _Image = Annotated[str, BeforeValidator(_text)]
 _Name = Annotated[str, Field(max_length=1_000), BeforeValidator(_text)]
 _Stop = Annotated[str, BeforeValidator(_whole_text)]
 
-_MODEL = Field(None, description="Exact model id from list_models.")
+_STRING = {"type": "string"}
+"""One or several are written as ``anyOf``, for some hosts refuse a list of types."""
+
+_MODEL = Field(None, description="Exact model id from list_models; an alias becomes its target.")
 _PRIORITY = Field(Priority.NORMAL, description="batch yields to all, critical goes first.")
 _WAIT = Field(None, description="Seconds to wait before a job id is answered; 0: at once.")
 _MAX_TOKENS = Field(None, description="Longest answer.")
@@ -154,7 +157,7 @@ class Txt2Txt(GenerationArguments):
     stop: (
         Annotated[
             _Stop | list[_Stop],
-            WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}}),
+            WithJsonSchema({"anyOf": [_STRING, {"type": "array", "items": _STRING}]}),
         ]
         | None
     ) = Field(None, description="Texts that end the answer.")
@@ -205,7 +208,7 @@ class Img2Txt(GenerationArguments):
 
     image: Annotated[
         _Image | list[_Image],
-        WithJsonSchema({"type": ["string", "array"], "items": {"type": "string"}, "maxItems": 4}),
+        WithJsonSchema({"anyOf": [_STRING, {"type": "array", "items": _STRING, "maxItems": 4}]}),
     ] = Field(description=f"One picture or a list of up to 4: {_IMAGE_FORMS}")
     prompt: _Text | None = Field(None, description="Question; default: describe it.")
     max_tokens: _Tokens | None = _MAX_TOKENS

@@ -10,6 +10,7 @@ a job (``get_job``) is never entered here, so cancelling it stops nothing but th
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import TypeAlias
 
 from inference_mcp.job import Job
 from inference_mcp.jobs import Jobs
@@ -18,6 +19,9 @@ __all__ = ["MAX_REMEMBERED", "HostCancels", "is_time_out"]
 
 MAX_REMEMBERED = 1_000
 """Calls remembered at most: a cancel comes while its call is open, or just after."""
+
+_Key: TypeAlias = tuple[type, object]
+"""An id with its type, for in JSON-RPC 1 and "1" are two."""
 
 _TIME_OUT = "timed out"
 """How the SDKs' clients put it: ``Request timed out``, ``timed out after 0.8s``."""
@@ -33,20 +37,25 @@ class HostCancels:
 
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
-        self._submitted: OrderedDict[str, Job] = OrderedDict()
+        self._submitted: OrderedDict[_Key, Job] = OrderedDict()
 
     def submitted(self, request_id: object, job: Job) -> None:
         """The call of this JSON-RPC id has submitted a job."""
-        self._submitted[str(request_id)] = job
+        self._submitted[_key(request_id)] = job
         while len(self._submitted) > MAX_REMEMBERED:
             self._submitted.popitem(last=False)
 
     def answered(self, request_id: object) -> None:
         """The call was answered: a later cancel of its id means nothing."""
-        self._submitted.pop(str(request_id), None)
+        self._submitted.pop(_key(request_id), None)
 
     def cancelled(self, request_id: object, reason: object) -> None:
         """The host has cancelled the call of this id."""
-        job = self._submitted.pop(str(request_id), None)
+        job = self._submitted.pop(_key(request_id), None)
         if job is not None and not is_time_out(reason):
             self._jobs.cancel(job)
+
+
+def _key(request_id: object) -> _Key:
+    """No two ids share one; what is no id at all (a list, say) is that of no call."""
+    return (type(request_id), request_id if isinstance(request_id, str | int) else None)

@@ -33,6 +33,8 @@ def _compact(node: Any, definitions: Mapping[str, Any]) -> Any:
         node = {**options[0], **{k: v for k, v in node.items() if k != "anyOf"}}
         if "$ref" in node:
             return _compact(node, definitions)
+    elif options:
+        node = {**node, "anyOf": options}
     dropped = {"title", "additionalProperties", "maxLength"}
     if node.get("default", ...) is None:
         dropped.add("default")

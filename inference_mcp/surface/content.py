@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias
 
 from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, TextContent
@@ -19,6 +20,7 @@ from inference_mcp.job import Job, PictureResult, TextResult
 from inference_mcp.pictures.ids import uri_of
 from inference_mcp.pictures.preview import make_preview
 from inference_mcp.pictures.store import PictureStore, StoredPicture
+from inference_mcp.surface.progress import time_left, time_left_s
 
 __all__ = [
     "MAX_RESULT_CHARS",
@@ -121,7 +123,7 @@ def job_meta(job: Job) -> dict[str, Any]:
 def _text_blocks(job: Job, result: TextResult) -> list[ContentBlock]:
     """The answer alone; a second block only where something must be said about it."""
     outcome = result.outcome
-    notes = list(job.input_notes)
+    notes = _distinct(job.input_notes)
     room = MAX_RESULT_CHARS - _ROOM_FOR_TEXT_CHARS
     text = _cut_to_fit(outcome.text, room)
     if len(text) < len(outcome.text):
@@ -149,7 +151,7 @@ async def _picture_blocks(
 ) -> list[ContentBlock]:
     """Facts, preview, link. Without a file the preview is the only copy, and always there."""
     picture = result.picture
-    notes = [*job.input_notes, *([picture.note] if picture.note else [])]
+    notes = _distinct([*job.input_notes, *([picture.note] if picture.note else [])])
     image: ImageContent | None = None
     if preview != "none" or picture.path is None:
         try:
@@ -224,14 +226,9 @@ def _unfinished(job: Job, now_s: float, wait_s: float) -> CallToolResult:
         blocks.append(TextContent(type="text", text=f"The text so far:\n{so_far}"))
     meta = job_meta(job) | {
         "position": job.admission.position() if job.admission else None,
-        "estimate_s": _rounded(_left_s(job)),
+        "estimate_s": _rounded(time_left_s(job)),
     }
     return CallToolResult(content=blocks, _meta={META_KEY: meta})
-
-
-def _left_s(job: Job) -> float | None:
-    """About how long until the result; ``None`` until something like it was measured."""
-    return job.admission.time_left_s() if job.admission else None
 
 
 def _standing(job: Job, now_s: float) -> str:
@@ -240,15 +237,19 @@ def _standing(job: Job, now_s: float) -> str:
     if position is not None:
         words.append(f"at position {position}")
     words.append(f"submitted {now_s - job.submitted_at:.0f} s ago")
-    left = _left_s(job)
-    if left is not None:
-        words.append(f"about {left:.0f} s left" if left >= 1 else "should be done any moment")
+    if left := time_left(time_left_s(job)):
+        words.append(left)
     return ", ".join(words)
 
 
 # --- small things ---------------------------------------------------------------------------
 
 _SIMULATED = "Simulated: this came from the built-in stand-in, not from a model."
+
+
+def _distinct(notes: Iterable[str]) -> list[str]:
+    """Each note once: what is true of four pictures need not be said four times."""
+    return list(dict.fromkeys(notes))
 
 
 def _cut_to_fit(text: str, room_chars: int) -> str:

@@ -14,7 +14,7 @@ import anyio
 
 from inference_mcp.job import Job
 
-__all__ = ["EVERY_S", "MAX_LINE", "Report", "line", "wait"]
+__all__ = ["EVERY_S", "MAX_LINE", "Report", "line", "time_left", "time_left_s", "wait"]
 
 EVERY_S = 5.0
 MAX_LINE = 120
@@ -39,15 +39,29 @@ def line(job: Job, now_s: float) -> str:
     """What there is to say about a job that is not done; nothing of time until it was measured."""
     admission = job.admission
     position = admission.position() if admission else None
-    left_s = admission.time_left_s() if admission else None
     words = [job.state]
     if position is not None:
         if job.preemptions:
             words.append("interrupted for a better request")
         words.append(f"position {position}")
     elif job.text_parts:
-        words.append(f"{len(job.text_parts)} tokens")
-    if left_s is not None and not job.text_parts:
-        words.append(f"about {left_s:.0f} s left")
+        words.append(f"{len(job.text_so_far)} characters so far")
+    if not job.text_parts and (left := time_left(time_left_s(job))):
+        words.append(left)
     words.append(f"{now_s - job.submitted_at:.0f} s")
     return ", ".join(words)[:MAX_LINE]
+
+
+def time_left_s(job: Job) -> float | None:
+    """About how long until the result, in seconds.
+
+    ``None`` until its like was measured, and again once what was expected is used up: from
+    then on nobody knows.
+    """
+    left_s = job.admission.time_left_s() if job.admission else None
+    return left_s if left_s is not None and left_s >= 1 else None
+
+
+def time_left(left_s: float | None) -> str:
+    """That in words; empty where there is nothing to say."""
+    return f"about {left_s:.0f} s left" if left_s is not None and left_s >= 1 else ""

@@ -29,6 +29,12 @@ _WANTS = {
     "model_attributes_type": "must be an object",
 }
 
+_KNOWN_ELSEWHERE = (
+    ({"size", "resolution", "dimensions"}, "width", "Give width and height."),
+    ({"n", "num_images", "batch_size"}, "width", "Each call makes one picture."),
+)
+"""Names that other picture interfaces have: where ``needed`` is a parameter, what to do."""
+
 
 def explain(error: ValidationError, schema: Mapping[str, Any]) -> tuple[str, str]:
     """The first problem: what is wrong, and what to do about it; ``schema`` is the tool's."""
@@ -80,6 +86,9 @@ def _unknown(schema: Mapping[str, Any], loc: tuple[int | str, ...]) -> tuple[str
     what = f"Unknown parameter {name!a}{f' in {_path(loc[:-1])}' if nested else ''}."
     if not taken:
         return what, "This tool takes none."
+    for names, needed, hint in _KNOWN_ELSEWHERE:
+        if name.lower() in names and needed in taken:
+            return what, f"{hint} It takes: {', '.join(taken)}."
     nearest = difflib.get_close_matches(name.lower(), taken, n=1, cutoff=0.0)
     return what, f"Did you mean {nearest[0]}? It takes: {', '.join(taken)}."
 

@@ -9,15 +9,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from inference_mcp.backend import BackendHealth, ModelInfo
 from inference_mcp.job import Job
 from inference_mcp.requests import RequestType
-from inference_mcp.scheduling.lifecycle import State
+from inference_mcp.scheduling.lifecycle import TERMINAL, State
 from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSnapshot
+from inference_mcp.surface.progress import time_left
 
-__all__ = ["Identity", "cancelled", "health", "iso", "models", "queue"]
+__all__ = [
+    "Before",
+    "Identity",
+    "MemoryFacts",
+    "before_cancel",
+    "cancelled",
+    "health",
+    "iso",
+    "models",
+    "queue",
+]
 
 MAX_SHOWN = 100
 """Requests of each kind in the queue's body: a result must keep to what hosts take, and what
@@ -33,6 +44,27 @@ class Identity:
 
     version: str
     localai_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFacts:
+    """How many models LocalAI may hold in memory at once; 0 is no limit.
+
+    ``localai`` is its own limit, ``None`` where it won't tell; ``source`` is where the one
+    ``in_force`` comes from.
+    """
+
+    in_force: int = 0
+    localai: int | None = None
+    source: Literal["setting", "localai", "none"] = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """How a job stood before it was cancelled; ``answered``: LocalAI was done with it."""
+
+    state: str
+    answered: bool
 
 
 def iso(moment: datetime) -> str:
@@ -92,9 +124,15 @@ def _queued(request: QueuedRequest) -> dict[str, Any]:
 
 
 def _state(request: QueuedRequest) -> str:
-    if request.abandoned and request.state is State.CANCELLED:
+    """A word for what is not over: of what runs, the queue's own may be the next one already."""
+    if request.abandoned and request.kind.makes_picture:
         return "abandoned"
-    return "loading" if request.loading else request.state.value
+    if request.loading:
+        return "loading"
+    runs = request.position is None
+    if runs and (request.state in TERMINAL or request.state is State.RETRYING):
+        return State.PROCESSING.value
+    return request.state.value
 
 
 def _recent(job: Job) -> dict[str, Any]:
@@ -138,37 +176,67 @@ def _model(model: ModelInfo) -> dict[str, Any]:
     return body
 
 
-def cancelled(job: Job, before: str, now_s: float) -> dict[str, Any]:
+def before_cancel(job: Job) -> Before:
+    """What ``cancelled`` must know of a job, to be taken before the cancel."""
+    answered = job.state == State.PROCESSING and job.processing_s is not None
+    return Before(job.state, answered)
+
+
+def cancelled(job: Job, before: Before, now_s: float) -> dict[str, Any]:
     """``cancel_job``: what is true after it."""
     return {
         "job_id": job.id,
         "state": job.state,
-        "was": before,
+        "was": before.state,
         "message": _cancel_message(job, before, now_s),
     }
 
 
-def _cancel_message(job: Job, before: str, now_s: float) -> str:
-    if job.state == "abandoned":
-        estimate = job.admission.estimate_s() if job.admission else None
-        left = None
-        if estimate is not None and job.started_at is not None:
-            left = max(0.0, job.started_at + estimate - now_s)
-        about = f", about {left:.0f} s" if left is not None else ""
-        return (
-            "The job is cancelled and its picture will not be kept, but LocalAI cannot stop a "
-            f"picture: it still computes it{about}."
-        )
-    match before:
-        case "queued" | "retrying":
-            return "The job was waiting and is cancelled; LocalAI never saw it."
-        case "processing" | "loading":
-            return "The job was running and is cancelled; LocalAI stops."
+def _cancel_message(job: Job, before: Before, now_s: float) -> str:
+    match before.state:
         case "completed":
             return "The job had completed before; its result is kept. Fetch it with get_job."
         case "failed":
             return "The job had failed before; nothing was left to cancel."
+    if job.state == "abandoned":
+        return _abandoned_message(job, before, now_s)
+    match before.state:
+        case "loading":
+            return (
+                "The job was waiting for its model and is cancelled. LocalAI finishes loading "
+                "the model; nothing else is computed."
+            )
+        case "queued" | "retrying" | "processing" if not (job.attempts or job.preemptions):
+            return "The job was waiting and is cancelled; LocalAI never saw it."
+        case "queued" | "retrying":
+            return (
+                "The job was waiting again and is cancelled. LocalAI had worked on it before; "
+                "nothing of it runs now."
+            )
+        case "processing" if before.answered and job.kind.makes_picture:
+            return (
+                "The job is cancelled, but LocalAI was done with it: its picture was just being "
+                "checked and written, and the file may stay in the output folder."
+            )
+        case "processing" if before.answered:
+            return "The job is cancelled and its answer dropped; LocalAI was done with it."
+        case "processing":
+            return "The job was running and is cancelled; LocalAI stops."
     return "The job was cancelled before."
+
+
+def _abandoned_message(job: Job, before: Before, now_s: float) -> str:
+    told = (
+        "The job is cancelled and its picture will not be kept, but LocalAI cannot stop a "
+        "picture: it still"
+    )
+    if before.state == "loading":
+        return f"{told} loads the model and computes it."
+    estimate_s = job.admission.estimate_s() if job.admission else None
+    left = ""
+    if estimate_s is not None and job.started_at is not None:
+        left = time_left(job.started_at + estimate_s - now_s)
+    return f"{told} computes it{', ' if left else ''}{left}."
 
 
 def health(
@@ -176,19 +244,21 @@ def health(
     identity: Identity,
     models: Sequence[ModelView],
     problems: Sequence[str],
+    memory: MemoryFacts,
 ) -> dict[str, Any]:
     """``get_health``: ``unavailable`` if nothing can be computed, ``degraded`` if less."""
-    own = [f"{found.problem} {found.next_step}".strip()] if found.problem else []
-    own += [
-        f"Nothing starts on {model.name} for another {model.blocked_for_s:.0f} s: it failed "
-        "several times, or LocalAI asked to be left alone."
-        for model in models
-        if model.blocked_for_s
-    ]
+    told = [f"{found.problem} {found.next_step}".strip()] if found.problem else []
+    told += [trouble for model in models if (trouble := _trouble(model))]
+    if memory.localai and memory.in_force > memory.localai:
+        told.append(
+            f"This server counts on {memory.in_force} models in LocalAI's memory, but LocalAI "
+            f"keeps {memory.localai}: it drops models that the queue takes for loaded. Set "
+            "INFERENCE_MCP_MAX_RESIDENT_MODELS to auto."
+        )
+    told += problems
     usable = found.reachable and found.ready and found.key_accepted is not False
-    status = "unavailable" if not usable else "degraded" if own or problems else "ok"
     return {
-        "status": status,
+        "status": "unavailable" if not usable else "degraded" if told else "ok",
         "version": identity.version,
         "localai_url": identity.localai_url,
         "localai_version": found.version,
@@ -196,7 +266,12 @@ def health(
         "ready": found.ready,
         "key_accepted": found.key_accepted,
         "circuits": {model.name: model.circuit for model in models},
-        "problems": [*own, *problems],
+        "resident_models": {
+            "limit": memory.in_force,
+            "localai_limit": memory.localai,
+            "source": memory.source,
+        },
+        "problems": told,
         "sharing": {
             "seat": "own",
             "processes": 1,
@@ -204,6 +279,19 @@ def health(
         },
         "simulated": found.simulated,
     }
+
+
+def _trouble(model: ModelView) -> str:
+    """Why nothing starts on a model; empty where it does, or waits for its probe alone."""
+    for_s = f" for another {model.blocked_for_s:.0f} s" if model.blocked_for_s else " for now"
+    if model.circuit == "open":
+        return f"{model.name} failed several times in a row; nothing starts on it{for_s}."
+    if model.blocked_for_s is None or (model.circuit == "half-open" and not model.blocked_for_s):
+        return ""
+    return (
+        f"Nothing starts on {model.name}{for_s}: LocalAI asked to be left alone, or the "
+        "model's process died."
+    )
 
 
 def _rounded(seconds: float | None) -> float | None:

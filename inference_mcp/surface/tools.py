@@ -1,4 +1,4 @@
-"""The eleven tools: what a model reads of each, and what each does.
+"""The eleven tools: what each does; how a host lists them stands in ``listing``.
 
 A call goes one way: arguments are checked, a request is made of them, it is submitted, and
 the answer is what the job has to say within ``wait_seconds``. Each anticipated failure is a
@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
-from mcp_types import CallToolResult, Tool, ToolAnnotations
+import anyio
+from mcp_types import CallToolResult
 
-from inference_mcp.backend import InferenceBackend
-from inference_mcp.errors import BackendFailedError, InferenceError
+from inference_mcp.backend import InferenceBackend, ModelInfo
+from inference_mcp.errors import BackendFailedError, BackendUnreachableError, InferenceError
 from inference_mcp.job import Job
 from inference_mcp.jobs import Jobs
 from inference_mcp.observe import Metrics
@@ -34,176 +36,14 @@ from inference_mcp.surface.content import (
     job_result,
     status_result,
 )
+from inference_mcp.surface.listing import TOOL_NAMES, list_tools
 from inference_mcp.surface.progress import Report, wait
 
-__all__ = ["TOOL_NAMES", "Tools", "list_tools"]
+__all__ = ["MIN_PREPARE_S", "TOOL_NAMES", "Tools", "list_tools"]
 
-_PICTURE_HOW = (
-    "Name a picture by absolute path, by the id or URI of an earlier one, or as a data: URI; "
-    "files attached to the chat cannot be read, so ask the user for their path."
-)
-_LONG = "What takes longer than wait_seconds is answered with a job id: then call get_job."
-
-
-@dataclass(frozen=True, slots=True)
-class _Spec:
-    """One tool as a host lists it."""
-
-    name: str
-    title: str
-    description: str
-    arguments: type[args.Arguments]
-    output: Mapping[str, Any] | None = None
-    reads_only: bool = True
-    destructive: bool = False
-    idempotent: bool = False
-
-
-def _fields(**types: str) -> dict[str, Any]:
-    """An output schema of top-level names alone, for the listing costs every chat its tokens."""
-    return {
-        "type": "object",
-        "properties": {name: {"type": kind} for name, kind in types.items()},
-        "required": list(types),
-    }
-
-
-_SPECS = (
-    _Spec(
-        "txt2txt",
-        "Generate text",
-        f"Ask a local language model on the user's own GPU. The answer is its text alone. {_LONG}",
-        args.Txt2Txt,
-    ),
-    _Spec(
-        "txt2img",
-        "Generate a picture",
-        "Make a picture from words with a local image model. Saves a PNG and answers its path, "
-        f"id, seed and a preview; tell the user the path. {_LONG}",
-        args.Txt2Img,
-        reads_only=False,
-    ),
-    _Spec(
-        "img2img",
-        "Change a picture",
-        f"Make a new picture from one and words; the input stays as it is. {_PICTURE_HOW} {_LONG}",
-        args.Img2Img,
-        reads_only=False,
-    ),
-    _Spec(
-        "img2txt",
-        "Describe pictures",
-        f"Ask a local vision model about up to 4 pictures. {_PICTURE_HOW} {_LONG}",
-        args.Img2Txt,
-    ),
-    _Spec(
-        "get_job",
-        "Get a job's result",
-        "Wait for a job and answer as the tool that started it would have; while it runs, how "
-        "it stands and the text so far.",
-        args.GetJob,
-        idempotent=True,
-    ),
-    _Spec(
-        "cancel_job",
-        "Cancel a job",
-        "Cancel a job in any state and tell what became of it. Text stops at once; a picture "
-        "that LocalAI computes is computed to its end and dropped.",
-        args.CancelJob,
-        output=_fields(job_id="string", state="string", was="string", message="string"),
-        reads_only=False,
-        destructive=True,
-        idempotent=True,
-    ),
-    _Spec(
-        "list_models",
-        "List models",
-        "The models that LocalAI offers, what each can do, how that is known, and the defaults.",
-        args.ListModels,
-        output=_fields(
-            models="array", models_total="integer", defaults="object", timestamp="string"
-        ),
-        idempotent=True,
-    ),
-    _Spec(
-        "get_queue_status",
-        "Queue status",
-        "What runs and waits, in order, and which finished results can still be fetched.",
-        args.NoArguments,
-        output=_fields(
-            running="array",
-            waiting="array",
-            waiting_total="integer",
-            slots="object",
-            limits="object",
-            intake_open="boolean",
-            recent="array",
-            timestamp="string",
-        ),
-        idempotent=True,
-    ),
-    _Spec(
-        "get_request_metrics",
-        "Request metrics",
-        "Throughput, waiting and processing times, success rate and counts, by type and model.",
-        args.RequestMetrics,
-        output=_fields(
-            throughput="number",
-            counts="object",
-            percentiles="object",
-            by_type="object",
-            by_model="object",
-            uptime_s="number",
-            timestamp="string",
-        ),
-        idempotent=True,
-    ),
-    _Spec(
-        "get_error_metrics",
-        "Error metrics",
-        "Failures by code, rates by type and model, and the newest samples without any content.",
-        args.ErrorMetrics,
-        output=_fields(counts="object", rates="object", recent_samples="array", timestamp="string"),
-        idempotent=True,
-    ),
-    _Spec(
-        "get_health",
-        "Health",
-        "Whether LocalAI can be reached and used, and what to do where it cannot.",
-        args.NoArguments,
-        output=_fields(
-            status="string",
-            version="string",
-            localai_url="string",
-            ready="boolean",
-            problems="array",
-            sharing="object",
-        ),
-        idempotent=True,
-    ),
-)
-
-TOOL_NAMES = tuple(spec.name for spec in _SPECS)
-
-
-def list_tools() -> list[Tool]:
-    """The ``tools/list`` answer."""
-    return [
-        Tool(
-            name=spec.name,
-            title=spec.title,
-            description=spec.description,
-            input_schema=args.input_schema(spec.arguments),
-            output_schema=dict(spec.output) if spec.output is not None else None,
-            annotations=ToolAnnotations(
-                read_only_hint=spec.reads_only,
-                destructive_hint=spec.destructive,
-                idempotent_hint=spec.idempotent,
-                open_world_hint=False,
-            ),
-        )
-        for spec in _SPECS
-    ]
+MIN_PREPARE_S = 5.0
+"""What a call may take before it is submitted, even where its caller waits for nothing: the
+model must be chosen, and a list of LocalAI's models may have to be fetched for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +55,16 @@ class Caller:
 
 
 _Handler: TypeAlias = Callable[[Mapping[str, Any], Caller], Awaitable[CallToolResult]]
+_Prepare: TypeAlias = Callable[[InferenceBackend], Awaitable[GenerationRequest]]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tools:
-    """The tools over their collaborators. ``wait_s`` is the longest wait of one call."""
+    """The tools over their collaborators. ``wait_s`` is the longest wait of one call.
+
+    ``memory`` tells how many models LocalAI may hold at once.
+    """
 
     backend: Callable[[], Awaitable[InferenceBackend]]
     jobs: Jobs
@@ -232,6 +77,7 @@ class Tools:
     preview: PreviewMode
     now: Callable[[], datetime]
     on_fault: Callable[[str, Exception], None]
+    memory: Callable[[], status.MemoryFacts] = status.MemoryFacts
 
     async def call(
         self,
@@ -269,29 +115,37 @@ class Tools:
 
     async def _txt2txt(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.Txt2Txt, raw)
-        return await self._generate(given, await calls.txt2txt(given, await self.backend()), caller)
+        return await self._generate(given, partial(calls.txt2txt, given), caller)
 
     async def _txt2img(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.Txt2Img, raw)
-        return await self._generate(given, await calls.txt2img(given, await self.backend()), caller)
+        return await self._generate(given, partial(calls.txt2img, given), caller)
 
     async def _img2img(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.Img2Img, raw)
-        request = await calls.img2img(given, await self.backend(), self.sources)
-        return await self._generate(given, request, caller)
+        prepare = partial(calls.img2img, given, sources=self.sources)
+        return await self._generate(given, prepare, caller)
 
     async def _img2txt(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.Img2Txt, raw)
-        request = await calls.img2txt(given, await self.backend(), self.sources)
-        return await self._generate(given, request, caller)
+        prepare = partial(calls.img2txt, given, sources=self.sources)
+        return await self._generate(given, prepare, caller)
 
     async def _generate(
-        self, given: args.GenerationArguments, request: GenerationRequest, caller: Caller
+        self, given: args.GenerationArguments, prepare: _Prepare, caller: Caller
     ) -> CallToolResult:
-        """Submit, wait, answer."""
+        """Prepare, submit, wait, answer; the wait counts from here, for so does the host's."""
+        wait_s = self._bounded(given.wait_seconds)
+        until = anyio.current_time() + wait_s
+
+        async def prepared() -> GenerationRequest:
+            return await prepare(await self.backend())
+
+        request = await _in_time(max(wait_s, MIN_PREPARE_S), prepared)
         job = self.jobs.submit(request, given.priority)
         caller.submitted(job)
-        await wait(job, self._bounded(given.wait_seconds), caller.report, self.jobs.now_s)
+        left_s = max(0.0, until - anyio.current_time())
+        await wait(job, left_s, caller.report, self.jobs.now_s)
         return await self._answer(job)
 
     # --- jobs ---------------------------------------------------------------------------
@@ -304,7 +158,7 @@ class Tools:
 
     async def _cancel_job(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         job = self.jobs.get(args.parse(args.CancelJob, raw).job_id)
-        before = job.state
+        before = status.before_cancel(job)
         self.jobs.cancel(job)
         return status_result(status.cancelled(job, before, self.jobs.now_s()))
 
@@ -321,7 +175,7 @@ class Tools:
 
     async def _list_models(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.ListModels, raw)
-        found = await (await self.backend()).list_models(refresh=True)
+        found = await _in_time(self.wait_s, self._list)
         return status_result(status.models(found, given.type, self.now()))
 
     async def _get_queue_status(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
@@ -337,11 +191,17 @@ class Tools:
 
     async def _get_health(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         args.parse(args.NoArguments, raw)
-        found = await (await self.backend()).check_health()
+        backend = await self.backend()
+        found = await backend.check_health()
         models = self.scheduler.snapshot().models
-        unwritable = await self.store.check_writable()
-        problems = [unwritable] if unwritable else []
-        return status_result(status.health(found, self.identity, models, problems))
+        problems = [await self.store.check_writable()]
+        if found.reachable and found.ready and not found.problem:
+            problems.append(await _without_models(backend))
+        told = [problem for problem in problems if problem]
+        return status_result(status.health(found, self.identity, models, told, self.memory()))
+
+    async def _list(self) -> tuple[ModelInfo, ...]:
+        return await (await self.backend()).list_models(refresh=True)
 
     # --- bodies that resources show too ---------------------------------------------------
 
@@ -358,6 +218,26 @@ class Tools:
     def errors_body(self, limit: int) -> dict[str, Any]:
         """The body of ``get_error_metrics``."""
         return self.metrics.errors(limit) | {"timestamp": status.iso(self.now())}
+
+
+async def _in_time(limit_s: float, work: Callable[[], Awaitable[_T]]) -> _T:
+    """What ``work`` gives; raises ``BackendUnreachableError`` after ``limit_s`` seconds."""
+    with anyio.move_on_after(limit_s):
+        return await work()
+    raise BackendUnreachableError(
+        "LocalAI did not answer in time, so nothing was started.",
+        "See get_health for what is wrong, then call again.",
+    )
+
+
+async def _without_models(backend: InferenceBackend) -> str | None:
+    """What to say where LocalAI answers well and has nothing to work with."""
+    try:
+        if await backend.list_models():
+            return None
+    except InferenceError:
+        return None  # the next look at it will tell
+    return "LocalAI offers no model that can be used. Install one there, then call list_models."
 
 
 def _fault() -> InferenceError:

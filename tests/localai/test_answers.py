@@ -139,6 +139,15 @@ def test_a_picture_is_decoded() -> None:
     assert (found.data, found.simulated) == (PNG, True)
 
 
+@pytest.mark.parametrize("data", [b"a", b"ab", PNG, bytes(range(256))])
+def test_base64_with_line_breaks_or_without_padding_is_a_picture_all_the_same(data: bytes) -> None:
+    """Encoders differ; only what cannot be meant is refused."""
+    encoded = base64.b64encode(data).decode()
+    broken = base64.encodebytes(data).decode()
+    for form in (encoded.rstrip("="), broken, broken.replace("\n", "\r\n "), encoded + "=="):
+        assert read_picture(picture(b64_json=form), ASKED, simulated=False).data == data
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -150,7 +159,9 @@ def test_a_picture_is_decoded() -> None:
         picture(b64_json=None),
         picture(b64_json=""),
         picture(b64_json="@@@@"),
-        picture(b64_json="abc"),
+        picture(b64_json="abcde"),
+        picture(b64_json=" \n="),
+        picture(b64_json="ab=cdef"),
         picture(b64_json="é"),
         picture(b64_json=7),
         b"[]",

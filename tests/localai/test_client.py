@@ -98,6 +98,24 @@ async def test_a_server_that_holds_on_after_done_cannot_delay_the_answer() -> No
         assert (await client.generate_text(chat(), timeout_s=60)).text == "ok"
 
 
+async def test_an_abort_after_done_does_not_undo_the_answer() -> None:
+    """It is whole: what is still read is for the connection's sake."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin_events()
+        await exchange.chunk(b'data: {"choices":[{"delta":{"content":"ok"}}]}\n\ndata: [DONE]\n\n')
+        await exchange.wait_closed()
+
+    texts: list[str] = []
+    async with scripted(script) as server, client_for(server.url) as client:
+        with anyio.CancelScope() as scope:
+            outcome = await client.generate_text(
+                chat(), timeout_s=60, on_text=lambda text: scope.cancel()
+            )
+            texts.append(outcome.text)
+    assert texts == ["ok"]
+
+
 async def test_a_picture_comes_back_as_bytes() -> None:
     """Whatever its content type is said to be."""
     script = answering(200, GOOD_PICTURE, Content_Type="text/plain")

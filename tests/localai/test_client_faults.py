@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-import ssl
 from typing import Any
 
-import httpx
+import anyio
 import pytest
 
 from inference_mcp.errors import (
@@ -21,9 +19,7 @@ from inference_mcp.errors import (
     InvalidInputError,
     ModelNotFoundError,
 )
-from inference_mcp.localai import failures
-from inference_mcp.localai.client import _FOREIGN, _network
-from inference_mcp.localai.failures import Network
+from inference_mcp.localai.client import LocalAIClient
 from inference_mcp.requests import InputPicture
 from tests.localai.scripted import (
     Exchange,
@@ -238,37 +234,92 @@ async def test_an_address_that_is_none_is_mapped(url: str) -> None:
     assert not error.transient
 
 
-HTTPX_ERRORS = [
-    found
-    for name in httpx.__all__
-    if inspect.isclass(found := getattr(httpx, name)) and issubclass(found, Exception)
-]
+FINISHED = b'data: {"choices":[{"delta":{"content":"whole"},"finish_reason":"stop"}]}\n\n'
+USAGE = b'data: {"usage":{"prompt_tokens":7,"completion_tokens":5,"total_tokens":12}}\n\n'
 
 
-@pytest.mark.parametrize("kind", HTTPX_ERRORS, ids=lambda kind: kind.__name__)
-def test_no_exception_of_httpx_is_unmapped(kind: type[Exception]) -> None:
-    """Each public one is caught and has its sentence."""
-    assert issubclass(kind, _FOREIGN)
-    error = kind.__new__(kind)
-    assert failures.from_network(_network(error), "http://x").what
+class HastyClient(LocalAIClient):
+    """One that soon gives up waiting for what may follow a whole answer."""
+
+    QUIET_END_S = 0.05
 
 
-def test_the_specific_exceptions_keep_their_meaning() -> None:
-    """A parent's entry must not stand before its child's."""
-    meant = {
-        httpx.ConnectTimeout: Network.UNREACHABLE,
-        httpx.ReadTimeout: Network.TIMEOUT,
-        httpx.ReadError: Network.BROKEN,
-        httpx.RemoteProtocolError: Network.BROKEN,
-        httpx.LocalProtocolError: Network.MISUSED,
-        httpx.ProxyError: Network.PROXY,
-        httpx.UnsupportedProtocol: Network.BAD_ADDRESS,
-    }
-    assert {kind: _network(kind("x")) for kind in meant} == meant
+def chunked(*pieces: bytes) -> bytes:
+    """A head and these pieces, without an end."""
+    return CHUNKED + b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces)
 
 
-def test_a_certificate_that_is_not_trusted_is_told_from_a_server_that_is_gone() -> None:
-    """Both are a ConnectError; starting LocalAI would not help."""
-    error = httpx.ConnectError("x")
-    error.__cause__ = ssl.SSLCertVerificationError("self-signed")
-    assert _network(error) is Network.UNTRUSTED
+@pytest.mark.parametrize("cut", [b"", b"ff\r\ndata: {", b"zz\r\n"])
+async def test_a_break_after_the_finish_reason_costs_nothing(cut: bytes) -> None:
+    """The text is whole by then: computing it again would be a waste."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(chunked(FINISHED, USAGE) + cut)
+        await exchange.stream.aclose()
+
+    async with scripted(script) as server, client_for(server.url) as client:
+        outcome = await client.generate_text(chat(), timeout_s=5)
+    assert (outcome.text, outcome.finish_reason) == ("whole", "stop")
+    assert outcome.usage is not None
+
+
+async def test_a_reset_after_the_finish_reason_costs_nothing() -> None:
+    """As a clean end does not."""
+    async with resetting(chunked(FINISHED)) as url, client_for(url) as client:
+        assert (await client.generate_text(chat(), timeout_s=5)).text == "whole"
+
+
+async def test_an_error_after_the_finish_reason_is_still_an_error() -> None:
+    """LocalAI itself says that the text is none (trap 5)."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.events(said("x", "stop"), {"error": {"message": "inference failed"}})
+
+    async with scripted(script) as server:
+        assert isinstance(await text_failure(server.url), BackendFailedError)
+
+
+@pytest.mark.parametrize("comments", [False, True])
+async def test_a_stream_held_open_after_the_finish_reason_is_given_up(comments: bool) -> None:
+    """Soon, and with the usage that came meanwhile; a server's comments prolong nothing."""
+    closed = anyio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(chunked(FINISHED, USAGE))
+        async with anyio.create_task_group() as tasks:
+            if comments:
+                tasks.start_soon(comment, exchange)
+            await exchange.wait_closed()
+            tasks.cancel_scope.cancel()
+        closed.set()
+
+    async def comment(exchange: Exchange) -> None:
+        while True:
+            await exchange.chunk(b": still here\n\n")
+            await anyio.lowlevel.checkpoint()
+
+    async with scripted(script) as server, client_for(server.url, kind=HastyClient) as client:
+        outcome = await client.generate_text(chat(), timeout_s=60)
+        await closed.wait()
+    assert outcome.text == "whole"
+    assert outcome.usage is not None
+
+
+async def test_a_stream_without_a_finish_reason_is_waited_for() -> None:
+    """A pause between two pieces is no end."""
+    go_on = anyio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(chunked(EVENT))
+        await go_on.wait()
+        await exchange.send(chunked(FINISHED).removeprefix(CHUNKED) + b"0\r\n\r\n")
+
+    class Impatient(LocalAIClient):
+        QUIET_END_S = 0.0
+
+    async with (
+        scripted(script) as server,
+        client_for(server.url, kind=Impatient) as client,
+    ):
+        outcome = await client.generate_text(chat(), timeout_s=5, on_text=lambda text: go_on.set())
+    assert outcome.text == "halfwhole"

@@ -87,6 +87,34 @@ def test_what_will_fail_again_is_permanent(report: Report) -> None:
     assert not error.transient
 
 
+@pytest.mark.parametrize("report", [*BUSY, *PASSING, *FAILED], ids=lambda r: r.text[-40:])
+def test_only_a_model_that_loads_stops_or_rests_is_not_ready(report: Report) -> None:
+    """To wait for that is no try (S14); a dead node or a full model is something else."""
+    error = judge(report, TEXT)
+    words = ("cooldown", "staging", "is loading on", "stopping", "still", "model not loaded")
+    assert isinstance(error, BackendError)
+    assert error.not_ready is any(word in report.text for word in words)
+
+
+@pytest.mark.parametrize(
+    ("wait_s", "transient", "kept_s", "when"),
+    [
+        (None, True, None, "later"),
+        (300.0, True, 300.0, "later"),
+        (301.0, False, None, "in about 6 min"),
+        (7200.0, False, None, "in about 120 min"),
+    ],
+)
+def test_a_quota_that_stays_used_up_for_long_is_not_waited_for(
+    wait_s: float | None, transient: bool, kept_s: float | None, when: str
+) -> None:
+    """No request lives that long."""
+    error = judge(Report(429, "x", "quota_exceeded 429", wait_s), TEXT)
+    assert isinstance(error, BackendBusyError)
+    assert (error.transient, error.retry_after_s) == (transient, kept_s)
+    assert error.next_step == f"Try again {when}."
+
+
 @pytest.mark.parametrize("status", [408, 502, 504])
 def test_a_gateways_own_failure_may_pass(status: int) -> None:
     """LocalAI itself has no such statuses."""

@@ -192,12 +192,6 @@ class Drive:
         self._ended(name, "failed")
         self._perform(self.core.fail(name, self.now))
 
-    def drop(self, model: str) -> None:
-        """LocalAI drops an idle model by itself, and that is noticed."""
-        if model in self.resident and not self._busy(model):
-            self.resident.discard(model)
-            self._perform(self.core.gone(model, self.now))
-
     def run_until(self, time: float) -> None:
         """Let time pass."""
         while True:
@@ -382,15 +376,20 @@ class Drive:
                     self.healing.add(model)
                     self.resident.discard(model)
                     self._at(self.now, "healed", model)
-                case End(id=name, error=QueueFullError()):
-                    self._ended(name, "displaced")
-                    if self.checking:
-                        check_displaced(self, name)
-                case End(id=name):
-                    self._ended(name, "failed")
+                case End():
+                    self._end(action)
         self.check()
         if self.checking:
             self.take_notes()
+
+    def _end(self, end: End) -> None:
+        """The queue's own verdict: displaced, or its time was over."""
+        if not isinstance(end.error, QueueFullError):
+            self._ended(end.id, "failed")
+            return
+        self._ended(end.id, "displaced")
+        if self.checking:
+            check_displaced(self, end.id)
 
     def _start(self, name: str, carries: bool) -> None:
         job = self.jobs[name]
@@ -459,11 +458,8 @@ class Drive:
             loaded_at = world.models[name].loaded_at
             if self.stays.get(name, (0.0, 0.0))[0] != loaded_at:
                 measured = self._load_times.get(name, [])[-31:]
-                load_s = median(measured) if measured else 0.0
-                self.stays[name] = (
-                    loaded_at,
-                    loaded_at + 2.5 * (10.0 if load_s is None else max(load_s, 1.0)),
-                )
+                load_s = max(median(measured), 1.0) if measured else 10.0
+                self.stays[name] = (loaded_at, loaded_at + 2.5 * load_s)
 
     # --- inside -------------------------------------------------------------------------
 

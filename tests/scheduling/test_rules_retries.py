@@ -116,7 +116,7 @@ def test_s14_past_the_budget_a_request_fails_at_once_with_its_last_error() -> No
 def test_s14_the_budget_counts_every_start_of_a_request_those_of_heirs_included(
     aborts: int,
 ) -> None:
-    """S14: each retry was within the share of what had started but retries, each refusal past it."""
+    """S14: each retry was within the share of what had started, each refusal past it."""
     models = [f"m{n}" for n in range(20)]
     drive = Drive(Limits(max_attempts=99), preloaded=["a", "b", *models], stop_s=0.01)
     for n in range(aborts):

@@ -71,6 +71,7 @@ def random_failure(rng: random.Random) -> Failure:
         retry_after_s=rng.choice([None, None, None, 2.0, 40.0]),
         process_dead=rng.random() < 0.2,
         answer_lost=rng.random() < 0.3,
+        not_ready=rng.random() < 0.1,
     )
 
 
@@ -107,8 +108,6 @@ class Walk:
         elif what < self._crowd + 0.09:
             for name in self._live[-20:]:
                 self.drive.cancel(name)
-        elif what < self._crowd + 0.11:
-            self.drive.drop(rng.choice(MODELS))
         elif what < self._crowd + 0.13:
             self._give_up()
         elif what < self._crowd + 0.135:

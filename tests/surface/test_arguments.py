@@ -186,6 +186,24 @@ def test_an_unknown_parameter_suggests_the_nearest_and_lists_all(name: str, mean
     assert SENT not in told
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("size", "Give width and height."),
+        ("resolution", "Give width and height."),
+        ("n", "Each call makes one picture."),
+        ("num_images", "Each call makes one picture."),
+        ("negative", "Did you mean negative_prompt?"),
+    ],
+)
+def test_names_of_other_picture_interfaces_are_answered_with_what_to_do(
+    name: str, told: str
+) -> None:
+    """The nearest name would be nonsense, and nothing where there are no pictures to make."""
+    assert f"Unknown parameter '{name}'. {told} It takes: " in refusal(args.Txt2Img, **{name: 1})
+    assert "width" not in refusal(args.Txt2Txt, **{name: 1})
+
+
 @pytest.mark.parametrize("name", ["x\ny", "x\u202ey", "\ud800", "x" * 1000])
 def test_a_hostile_name_is_shown_harmless_and_short(name: str) -> None:
     """It is the only thing of the caller's that is shown."""
@@ -294,6 +312,16 @@ def test_input_schemas_stand_alone_and_refuse_unknown_names(model: type[args.Arg
     assert schema["additionalProperties"] is False
     assert list(schema["properties"]) == sorted(schema["properties"], key=_shared_last(model))
     assert not any(word in told for word in ("$ref", "$defs", '"title"', '"null"'))
+
+
+@pytest.mark.parametrize("model", SMALLEST)
+def test_no_type_is_a_list_of_types(model: type[args.Arguments]) -> None:
+    """Some converters refuse them; one or several is said as ``anyOf``."""
+    properties = args.input_schema(model)["properties"]
+    assert '"type": [' not in json.dumps(properties)
+    for name in {"stop", "image"} & set(properties):
+        if model is not args.Img2Img:
+            assert [option["type"] for option in properties[name]["anyOf"]] == ["string", "array"]
 
 
 def _shared_last(model: type[args.Arguments]) -> Any:

@@ -44,8 +44,8 @@ async def test_only_a_wanted_cancel_reaches_the_job(
         job = app.jobs.get(await app.chat())
         await anyio.wait_all_tasks_blocked()
         cancels.submitted(5, job)
-        cancels.cancelled("5", reason)
-        cancels.cancelled("5", "User stopped")  # the id means nothing any more
+        cancels.cancelled(5, reason)
+        cancels.cancelled(5, "User stopped")  # the id means nothing any more
         assert job.state == state
 
 
@@ -59,6 +59,23 @@ async def test_a_cancel_of_an_answered_or_unknown_call_means_nothing(tmp_path: P
         cancels.cancelled("a", "User stopped")
         cancels.cancelled("never", None)
         assert not job.done
+
+
+async def test_ids_that_only_look_alike_are_two_calls(tmp_path: Path) -> None:
+    """JSON-RPC takes numbers and texts: 1 and "1" may be open at once."""
+    async with assembled(tmp_path, FakeBackend(held=True)) as app:
+        cancels = HostCancels(app.jobs)
+        number, text = app.jobs.get(await app.chat()), app.jobs.get(await app.chat())
+        cancels.submitted(1, number)
+        cancels.submitted("1", text)
+        for other in (True, 1.0, [1], {"id": 1}, None):
+            cancels.cancelled(other, "User stopped")
+        assert not number.done
+        assert not text.done
+        cancels.cancelled("1", "User stopped")
+        assert (number.done, text.done) == (False, True)
+        cancels.cancelled(1, "User stopped")
+        assert number.done
 
 
 async def test_what_is_remembered_is_bounded(tmp_path: Path) -> None:

@@ -125,6 +125,15 @@ async def test_a_picture_that_was_converted_is_told(tmp_path: Path) -> None:
         assert note in texts(picture)[0]
 
 
+async def test_the_same_note_of_several_pictures_is_said_once(tmp_path: Path) -> None:
+    """Four equal sentences tell no more than one."""
+    fox = tmp_path / "fox.gif"
+    Image.new("P", (64, 64)).save(fox)
+    async with assembled(tmp_path) as app:
+        _, note = texts(await app.call("img2txt", image=[str(fox)] * 4))
+        assert note.count("before it was sent to LocalAI") == 1
+
+
 async def test_a_picture_is_text_then_image_then_link(tmp_path: Path) -> None:
     """The path is the one channel that arrives in every host."""
     async with assembled(tmp_path) as app:
@@ -263,21 +272,6 @@ async def test_not_done_in_time_is_a_success_with_the_exact_next_call(tmp_path: 
         assert (facts(waiting)["state"], facts(waiting)["position"]) == ("queued", 1)
         again = await app.call("get_job", job_id=running, wait_seconds=0)
         assert "is processing" in texts(again)[0]
-
-
-async def test_time_left_is_told_once_something_was_measured(tmp_path: Path) -> None:
-    """Never before: nobody knows."""
-    backend = FakeBackend(held=True)
-    async with assembled(tmp_path, backend) as app:
-        first, job_id = await _started(app)
-        assert facts(first)["estimate_s"] is None
-        [call] = await backend.wait_for_calls(1)
-        call.let_go.set()
-        await app.call("get_job", job_id=job_id)
-        _, job_id = await _started(app)
-        await backend.wait_for_calls(2)
-        again = await app.call("get_job", job_id=job_id, wait_seconds=0)
-        assert facts(again)["estimate_s"] is not None
 
 
 async def test_the_text_so_far_is_told_beside_it(tmp_path: Path) -> None:

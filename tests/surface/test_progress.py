@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from inference_mcp.surface.progress import EVERY_S, MAX_LINE
-from tests.assembled import Assembled, assembled, facts
+from tests.assembled import Assembled, assembled, facts, texts
 from tests.fakes import FakeBackend
 
 
@@ -73,8 +73,8 @@ async def test_each_change_of_state_is_a_line(tmp_path: Path) -> None:
         assert lines[3].endswith(", 12 s")
 
 
-async def test_tokens_so_far_are_told_of_a_chat(tmp_path: Path) -> None:
-    """They show that it goes on."""
+async def test_characters_so_far_are_told_of_a_chat(tmp_path: Path) -> None:
+    """They show that it goes on; a piece that arrives need not be one token."""
     backend = FakeBackend(held=True)
     async with assembled(tmp_path, backend) as app:
         job_id = await app.start("txt2txt", prompt="Hello")
@@ -83,7 +83,7 @@ async def test_tokens_so_far_are_told_of_a_chat(tmp_path: Path) -> None:
         for _ in range(3):
             call.on_text("word ")
         await app.call("get_job", job_id=job_id, wait_seconds=1)
-        assert app.lines[0][1] == "processing, 3 tokens, 0 s"
+        assert app.lines[0][1] == "processing, 15 characters so far, 0 s"
 
 
 async def test_time_left_is_told_once_something_was_measured(tmp_path: Path) -> None:
@@ -97,6 +97,31 @@ async def test_time_left_is_told_once_something_was_measured(tmp_path: Path) -> 
         await app.call("get_job", job_id=first)
         await app.call("txt2txt", prompt="Hello", wait_seconds=6)
         assert app.lines[-1][1] == "processing, about 15 s left, 5 s"
+
+
+async def test_nothing_is_said_of_time_once_what_was_expected_is_used_up(tmp_path: Path) -> None:
+    """Neither in a line nor in an answer: from then on nobody knows."""
+    backend = FakeBackend(held=True)
+    async with assembled(tmp_path, backend) as app:
+        first = await app.call("txt2img", prompt="a fox", wait_seconds=0)
+        assert facts(first)["estimate_s"] is None
+        [call] = await backend.wait_for_calls(1)
+        await anyio.sleep(10)
+        call.let_go.set()
+        await app.call("get_job", job_id=facts(first)["job_id"])
+        job_id = await app.picture()
+        await backend.wait_for_calls(2)
+        early = await app.call("get_job", job_id=job_id, wait_seconds=4)
+        assert texts(early)[0].splitlines()[0].endswith("about 6 s left. It goes on by itself.")
+        assert facts(early)["estimate_s"] == pytest.approx(6, abs=0.5)
+        late = await app.call("get_job", job_id=job_id, wait_seconds=20)
+        assert facts(late)["estimate_s"] is None
+        assert "left" not in texts(late)[0]
+        assert "any moment" not in texts(late)[0]
+        assert [line for _, line in app.lines if "left" in line] == [
+            "processing, about 6 s left, 4 s",
+            "processing, about 1 s left, 9 s",
+        ]
 
 
 async def test_a_line_is_never_too_long(tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anyio
 import jsonschema
 import pytest
+import trio
+from trio.testing import MockClock
 
 from inference_mcp.surface.tools import TOOL_NAMES, list_tools
 from tests.assembled import META, assembled, busy, facts, texts
@@ -94,7 +97,8 @@ def test_output_schemas_name_the_top_level_fields_only(name: str) -> None:
     assert schema is not None
     jsonschema.Draft202012Validator.check_schema(schema)
     assert set(schema) == {"type", "properties", "required"}
-    assert all(set(field) == {"type"} for field in schema["properties"].values())
+    assert all(set(field) <= {"type"} for field in schema["properties"].values())
+    assert schema["required"] == list(schema["properties"])
 
 
 @pytest.mark.parametrize("name", ["img2img", "img2txt"])
@@ -120,6 +124,7 @@ async def test_a_status_answer_keeps_to_its_schema(name: str, tmp_path: Path) ->
             assert result.structured_content is not None
             schema = TOOLS[name].output_schema or {}
             jsonschema.validate(result.structured_content, schema)
+            assert set(result.structured_content) == set(schema["properties"])
             assert [json.loads(text) for text in texts(result)] == [result.structured_content]
         assert app.faults == []
 
@@ -171,6 +176,84 @@ async def test_a_longer_wait_than_the_longest_is_taken_for_it(tmp_path: Path) ->
         result = await app.call("txt2txt", prompt="Hello", wait_seconds=1e9)
         assert not result.is_error
         assert facts(result)["state"] == "processing"
+
+
+VIRTUAL = pytest.mark.parametrize(
+    "anyio_backend", [("trio", {"clock": MockClock(autojump_threshold=0)})], ids=["virtual"]
+)
+"""Time that jumps to the next deadline as soon as everybody waits."""
+
+
+class Slow(FakeBackend):
+    """It takes ``delay_s`` to tell its models."""
+
+    delay_s: float = 0
+
+    async def choose_model(self, kind: Any, name: str | None) -> str:
+        await anyio.sleep(self.delay_s)
+        return await super().choose_model(kind, name)
+
+    async def list_models(self, *, refresh: bool = False) -> Any:
+        await anyio.sleep(self.delay_s)
+        return await super().list_models(refresh=refresh)
+
+
+def slow(delay_s: float) -> Slow:
+    """One that holds its calls, too."""
+    backend = Slow(held=True)
+    backend.delay_s = delay_s
+    return backend
+
+
+@VIRTUAL
+@pytest.mark.parametrize("tool", ["txt2txt", "txt2img", "img2img", "img2txt"])
+async def test_the_wait_counts_from_the_start_of_the_call(tool: str, tmp_path: Path) -> None:
+    """So does the host's limit: a slow LocalAI takes of the wait, and does not lengthen it."""
+    given = {"prompt": "a fox"} | ({"image": _fox(tmp_path)} if tool.startswith("img") else {})
+    async with assembled(tmp_path, slow(30)) as app:
+        began = trio.current_time()
+        result = await app.call(tool, **given)
+        assert trio.current_time() - began == pytest.approx(40)
+        assert facts(result)["state"] == "processing"
+
+
+@VIRTUAL
+@pytest.mark.parametrize(("asked", "given_up_after_s"), [({}, 40), ({"wait_seconds": 0}, 5)])
+async def test_a_localai_that_tells_no_models_in_time_is_an_error(
+    asked: dict[str, Any], given_up_after_s: float, tmp_path: Path
+) -> None:
+    """Within the wait, or a short while where the caller waits for nothing."""
+    async with assembled(tmp_path, slow(1000)) as app:
+        began = trio.current_time()
+        result = await app.call("txt2txt", prompt="Hello", **asked)
+        assert trio.current_time() - began == pytest.approx(given_up_after_s)
+        assert texts(result)[0].startswith("[backend_unreachable] LocalAI did not answer in time")
+        assert (app.events, app.backend.calls) == ([], [])
+
+
+@VIRTUAL
+async def test_a_short_wait_leaves_time_to_submit(tmp_path: Path) -> None:
+    """``wait_seconds`` 0 is answered with a job id as soon as there is one."""
+    async with assembled(tmp_path, slow(3)) as app:
+        began = trio.current_time()
+        result = await app.call("txt2txt", prompt="Hello", wait_seconds=0)
+        assert trio.current_time() - began == pytest.approx(3)
+        assert not result.is_error
+
+
+@VIRTUAL
+async def test_a_list_of_models_that_does_not_come_is_given_up(tmp_path: Path) -> None:
+    """The host would give up first, and nobody would hear why."""
+    async with assembled(tmp_path, slow(1000)) as app:
+        began = trio.current_time()
+        result = await app.call("list_models")
+        assert trio.current_time() - began == pytest.approx(40)
+        assert texts(result)[0].startswith("[backend_unreachable] ")
+
+
+def test_it_is_said_that_an_alias_becomes_its_target() -> None:
+    """Else a model wonders why its job reports another name."""
+    assert "alias runs on its target" in (TOOLS["list_models"].description or "")
 
 
 @pytest.mark.parametrize("tool", ["txt2txt", "txt2img", "img2img", "img2txt"])

@@ -1,0 +1,136 @@
+"""Nothing foreign comes out of the one module that imports httpx."""
+
+from __future__ import annotations
+
+import inspect
+import ssl
+from pathlib import Path
+
+import httpx
+import pytest
+
+from inference_mcp.errors import BackendUnreachableError, InferenceError, ShuttingDownError
+from inference_mcp.localai import failures
+from inference_mcp.localai.failures import Network
+from inference_mcp.localai.transport import _FOREIGN, Transport, _network
+from tests.localai.scripted import Exchange, scripted
+
+PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+
+HTTPX_ERRORS = [
+    found
+    for name in httpx.__all__
+    if inspect.isclass(found := getattr(httpx, name)) and issubclass(found, Exception)
+]
+
+
+@pytest.mark.parametrize("kind", HTTPX_ERRORS, ids=lambda kind: kind.__name__)
+def test_no_exception_of_httpx_is_unmapped(kind: type[Exception]) -> None:
+    """Each public one is caught and has its sentence."""
+    assert issubclass(kind, _FOREIGN)
+    error = kind.__new__(kind)
+    assert failures.from_network(_network(error), "http://x").what
+
+
+def test_the_specific_exceptions_keep_their_meaning() -> None:
+    """A parent's entry must not stand before its child's."""
+    meant = {
+        httpx.ConnectTimeout: Network.UNREACHABLE,
+        httpx.ReadTimeout: Network.TIMEOUT,
+        httpx.ReadError: Network.BROKEN,
+        httpx.RemoteProtocolError: Network.BROKEN,
+        httpx.LocalProtocolError: Network.MISUSED,
+        httpx.ProxyError: Network.PROXY,
+        httpx.UnsupportedProtocol: Network.BAD_ADDRESS,
+    }
+    assert {kind: _network(kind("x")) for kind in meant} == meant
+
+
+def test_a_certificate_that_is_not_trusted_is_told_from_a_server_that_is_gone() -> None:
+    """Both are a ConnectError; starting LocalAI would not help."""
+    error = httpx.ConnectError("x")
+    error.__cause__ = ssl.SSLCertVerificationError("self-signed")
+    assert _network(error) is Network.UNTRUSTED
+
+
+def test_tls_that_breaks_in_the_middle_is_a_broken_connection() -> None:
+    """It comes as the system's own exception."""
+    assert _network(ssl.SSLError("bad record")) is Network.BROKEN
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://localhost:1"),
+        ("HTTP_PROXY", "ftp://x"),
+        ("HTTP_PROXY", "http://user:s3cret@host:port"),
+        ("HTTPS_PROXY", "http://[::"),
+        ("NO_PROXY", "[::"),
+    ],
+)
+def test_a_hostile_proxy_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """In a sentence that quotes no value, for a proxy's address may hold a password."""
+    for known in PROXIES:
+        monkeypatch.delenv(known, raising=False)
+        monkeypatch.delenv(known.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BackendUnreachableError, match="cannot be made") as failure:
+        Transport("http://localai.invalid", None)
+    assert name in failure.value.next_step
+    assert not failure.value.transient
+    assert failure.value.__cause__ is None
+    assert Transport("http://localhost", None).url == "http://localhost"
+
+
+def test_a_hostile_certificate_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Only where certificates are of use."""
+    for found in (tmp_path / "missing", tmp_path / "empty"):
+        monkeypatch.setenv("SSL_CERT_FILE", str(found))
+        with pytest.raises(BackendUnreachableError, match="certificate"):
+            Transport("https://localhost", None)
+        (tmp_path / "empty").write_text("nothing")
+    assert Transport("http://localhost", None).url == "http://localhost"
+
+
+async def test_a_closed_transport_sends_nothing() -> None:
+    """Whoever comes late hears why."""
+    transport = Transport("http://localhost", None)
+    await transport.aclose()
+    with pytest.raises(ShuttingDownError):
+        await transport.get("/", 10)
+
+
+async def test_a_body_is_read_whole_or_only_its_start() -> None:
+    """What was asked for, to the byte; a body beyond its limit is an error."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(200, b"0123456789")
+
+    transport = None
+    async with scripted(script) as server:
+        transport = Transport(server.url, None)
+        async with transport.sent("GET", "/") as reply:
+            assert await reply.read_start(4) == b"0123"
+        async with transport.sent("GET", "/") as reply:
+            assert await reply.read(12, "list", b"ab") == b"ab0123456789"
+        with pytest.raises(InferenceError, match="more than"):
+            await transport.get("/", 9)
+        await transport.aclose()
+
+
+async def test_an_error_of_the_callers_own_passes_unchanged() -> None:
+    """An OSError while a reply is open is not LocalAI's."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(200, b"x")
+
+    async with scripted(script) as server:
+        transport = Transport(server.url, None)
+        with pytest.raises(FileNotFoundError):
+            async with transport.sent("GET", "/"):
+                raise FileNotFoundError
+        await transport.aclose()

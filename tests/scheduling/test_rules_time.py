@@ -1,0 +1,281 @@
+"""Time in the core: what S13 ends and what outlives it, what waits without a try, what is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference_mcp.errors import BackendFailedError, DeadlineExceededError
+from inference_mcp.requests import Priority, RequestType
+from inference_mcp.scheduling.core import Core
+from inference_mcp.scheduling.lifecycle import State
+from inference_mcp.scheduling.state import (
+    Abandon,
+    End,
+    Failure,
+    Grant,
+    Limits,
+    Load,
+    Phase,
+    Stop,
+    Ticket,
+)
+
+QUIET = Limits(preemption="off")
+
+
+def ticket(
+    name: str,
+    kind: str = "txt2txt",
+    model: str = "m",
+    *,
+    priority: str = "normal",
+    deadline: float = 100.0,
+) -> Ticket:
+    """A request whose time is over at 100 s."""
+    return Ticket(name, RequestType(kind), Priority(priority), model, deadline)
+
+
+def core_with(*tickets: Ticket, limits: Limits = QUIET) -> Core:
+    """A core with ``m`` and ``n`` in memory that was given these at 0 s."""
+    core = Core(limits)
+    core.seen_loaded("mn", 0.0)
+    for each in tickets:
+        core.submit(each, 0.0)
+    return core
+
+
+def verdict(actions: list[object], name: str) -> str:
+    """The sentence with which a request was ended."""
+    [end] = [action for action in actions if isinstance(action, End) and action.id == name]
+    assert isinstance(end.error, DeadlineExceededError)
+    return end.error.what
+
+
+# --- S13: the end of a request's time -----------------------------------------------------------
+
+
+def test_s13_a_waiting_request_ends_on_time_and_leaves_the_queue() -> None:
+    """S13: what runs is not disturbed, and the queue forgets it."""
+    core = core_with(ticket("runs", deadline=500.0), ticket("waits"))
+    assert core.tick(99.9) == []
+    actions = core.tick(100.0)
+    assert verdict(actions, "waits") == (
+        "The request waited in the queue until its time of 100 s was over."
+    )
+    assert len(actions) == 1
+    assert core.entry("waits") is None
+    assert (core.counts.failed, core.counts.waiting, core.counts.running) == (1, 0, 1)
+    assert core.release("runs", 101.0) == []
+
+
+def test_s13_a_running_text_is_closed_and_its_slot_freed_then() -> None:
+    """S13: the next starts only when the call is closed."""
+    core = core_with(ticket("runs"), ticket("next", deadline=500.0))
+    actions = core.tick(100.0)
+    assert verdict(actions, "runs") == (
+        "LocalAI was not done when the request's time of 100 s was over."
+    )
+    assert actions[1:] == [Stop("runs")]
+    assert core.counts.failed == 1
+    assert core.release("runs", 100.1, interrupted=True) == [Grant("next")]
+    assert core.entry("runs") is None
+
+
+@pytest.mark.parametrize(("measured", "until"), [(None, 100.0), (50.0, 100.0), (90.0, 135.0)])
+def test_s13_a_picture_fails_on_time_and_its_call_goes_on(
+    measured: float | None, until: float
+) -> None:
+    """S13, S16: LocalAI computes on until it can be done, so the slot stays taken."""
+    core = core_with(ticket("runs", "txt2img"), ticket("next", "txt2img", deadline=500.0))
+    if measured is not None:
+        core.estimates.record(RequestType.TXT2IMG, "m", Priority.NORMAL, measured)
+    actions = core.tick(100.0)
+    assert "LocalAI was not done" in verdict(actions, "runs")
+    assert actions[1:] == [Abandon("runs", until)]
+    entry = core.entry("runs")
+    assert entry is not None
+    assert (entry.state, entry.abandoned) == (State.FAILED, True)
+    assert core.release("runs", 110.0) == [Grant("next")]
+
+
+def test_s13_a_request_whose_model_rests_ends_on_time() -> None:
+    """S13: and hears that it was not the queue."""
+    core = core_with(ticket("again"))
+    core.attempt_failed("again", Failure(transient=True, retry_after_s=70.0), 1.0, 5.0)
+    core.submit(ticket("rests", deadline=60.0), 6.0)
+    assert verdict(core.tick(60.0), "rests") == (
+        "Its model failed or rested until the request's time of 54 s was over."
+    )
+
+
+def test_s13_one_whose_model_still_loads_is_told_so() -> None:
+    """S13, S11: and the load goes on."""
+    core = Core(QUIET)
+    assert core.submit(ticket("waits"), 0.0) == [Load("m")]
+    assert verdict(core.tick(100.0), "waits") == (
+        "Its model was still loading when the request's time of 100 s was over."
+    )
+    assert core.world.models["m"].phase is Phase.LOADING
+
+
+def carrying(deadline: float = 100.0) -> Core:
+    """A core whose request ``one`` carries a load of at most 600 s, since 1 s."""
+    core = Core(QUIET)
+    core.submit(ticket("one", deadline=deadline), 0.0)
+    assert core.load_refused("m", 1.0) == [Grant("one", carries_load=True)]
+    return core
+
+
+def test_s11_the_end_of_its_time_does_not_close_a_carried_load() -> None:
+    """S11, S13: the request has failed, its call is kept open as long as a load may take."""
+    core = carrying()
+    actions = core.tick(100.0)
+    assert "still loading" in verdict(actions, "one")
+    assert actions[1:] == [Abandon("one", 601.0)]
+    assert core.world.models["m"].phase is Phase.LOADING
+
+
+def test_s11_a_carried_load_has_a_time_limit_of_its_own() -> None:
+    """S11: 600 s, after which it counts as failed; then its call is closed."""
+    core = carrying(deadline=900.0)
+    assert core.tick(600.9) == []
+    [end, stop] = core.tick(601.0)
+    assert isinstance(end, End)
+    assert isinstance(end.error, BackendFailedError)
+    assert end.error.what == "LocalAI did not load the model within 600 s."
+    assert stop == Stop("one")
+    assert core.counts.failed == 1
+    core.release("one", 601.1, interrupted=True)
+    assert core.world.models["m"].phase is Phase.ABSENT
+
+
+def test_s11_a_carried_load_that_ended_in_time_has_no_limit_any_more() -> None:
+    """S11: from then on it is a call like any other."""
+    core = carrying(deadline=900.0)
+    core.loaded("m", None, 20.0)
+    assert core.tick(601.0) == []
+
+
+# --- S14: what is no try --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wish", "rests"), [(None, 5.0), (9.0, 9.0)])
+def test_s14_a_model_that_is_not_ready_costs_no_try(wish: float | None, rests: float) -> None:
+    """S14: neither tries nor budget nor circuit; the model is left alone meanwhile."""
+    core = core_with(ticket("a", deadline=1e6), ticket("b", deadline=1e6))
+    now = 1.0
+    for _ in range(20):
+        failure = Failure(transient=True, not_ready=True, retry_after_s=wish)
+        retried, actions = core.attempt_failed("a", failure, 0.0, now)
+        assert (retried, actions) == (True, [])
+        assert core.tick(now + rests - 0.01) == []
+        now += rests
+        assert core.tick(now) == [Grant("a")]
+    entry = core.entry("a")
+    assert entry is not None
+    assert entry.attempts == 1
+    assert core.world.models["m"].circuit.failures_in_a_row == 0
+
+
+def test_s14_a_retry_that_could_only_come_too_late_is_none() -> None:
+    """S14, S13: then the real reason is told at once."""
+    core = core_with(ticket("a"))
+    retried, _ = core.attempt_failed("a", Failure(transient=True, retry_after_s=99.0), 1.0, 1.0)
+    assert not retried
+    assert core.counts.failed == 1
+
+
+# --- LocalAI went away ----------------------------------------------------------------------------
+
+
+def test_s11_what_a_localai_held_that_went_away_is_loaded_anew() -> None:
+    """S11, trap 10: else the next request would carry a load that nobody knows of."""
+    core = core_with(ticket("a"))
+    gone = Failure(transient=True, backend_gone=True)
+    core.attempt_failed("a", gone, 1.0, 1.0)
+    assert [core.world.models[name].phase for name in "mn"] == [Phase.ABSENT, Phase.ABSENT]
+    assert core.tick(1.5) == [Load("m")]
+
+
+def test_s11_what_still_runs_there_is_believed_to_be_there() -> None:
+    """S11: its own failure will tell."""
+    core = core_with(ticket("a"), ticket("b", "img2txt", "n"), limits=Limits(max_concurrency=2))
+    core.attempt_failed("a", Failure(transient=True, backend_gone=True), 1.0, 1.0)
+    assert core.world.models["n"].phase is Phase.RESIDENT
+
+
+# --- about how long -------------------------------------------------------------------------------
+
+
+def measured(*tickets: Ticket, limits: Limits = QUIET) -> Core:
+    """As ``core_with``, where a text takes 10 s and a picture 30 s."""
+    core = Core(limits)
+    core.seen_loaded("mn", 0.0)
+    for kind, seconds in ((RequestType.TXT2TXT, 10.0), (RequestType.TXT2IMG, 30.0)):
+        for model in "mno":
+            core.estimates.record(kind, model, Priority.NORMAL, seconds)
+    for each in tickets:
+        core.submit(each, 0.0)
+    return core
+
+
+def test_nothing_is_told_of_time_until_something_was_measured() -> None:
+    """Estimates: nor of an unknown request."""
+    core = core_with(ticket("a"), ticket("b"))
+    assert [core.time_left_s(name, 1.0) for name in ("a", "b", "c")] == [None, None, None]
+
+
+def test_a_running_request_takes_what_is_left_of_its_like() -> None:
+    """Estimates: never less than nothing."""
+    core = measured(ticket("a"))
+    assert [core.time_left_s("a", now) for now in (0.0, 4.0, 12.0)] == [10.0, 6.0, 0.0]
+
+
+def test_a_waiting_request_takes_what_goes_before_it_and_its_own() -> None:
+    """Estimates: what runs, what ranks above it, itself; not what ranks below."""
+    core = measured(ticket("runs"), ticket("worse", "txt2img"), ticket("first"), ticket("second"))
+    assert core.time_left_s("first", 4.0) == 6.0 + 10.0
+    assert core.time_left_s("second", 4.0) == 6.0 + 10.0 + 10.0
+    assert core.time_left_s("worse", 4.0) == 6.0 + 20.0 + 30.0
+
+
+def test_what_goes_before_is_shared_among_the_places() -> None:
+    """Estimates: two places, so half of it each."""
+    limits = Limits(max_concurrency=2, preemption="off")
+    core = measured(ticket("a"), ticket("b", model="n"), ticket("c"), ticket("d"), limits=limits)
+    assert core.time_left_s("d", 2.0) == (8.0 + 8.0 + 10.0) / 2 + 10.0
+
+
+def test_a_load_that_is_still_to_come_counts() -> None:
+    """Estimates: what is left of one under way, all of one that waits; unmeasured, nothing."""
+    core = measured(ticket("runs"), ticket("absent", model="o", priority="batch"))
+    core.estimates.record(RequestType.TXT2TXT, "o", Priority.BATCH, 10.0)
+    assert core.time_left_s("absent", 0.0) == 10.0 + 10.0
+    core.estimates.record_load("o", 8.0)
+    assert core.time_left_s("absent", 0.0) == 10.0 + 8.0 + 10.0
+    core.release("runs", 10.0)
+    core.complete("runs", 10.0, 10.0)
+    assert core.world.models["o"].phase is Phase.LOADING
+    assert core.time_left_s("absent", 13.0) == 5.0 + 10.0
+    assert core.time_left_s("absent", 30.0) == 10.0
+
+
+def test_nothing_is_told_of_time_while_something_rests() -> None:
+    """Estimates: in back-off, behind a cooldown, behind an abandoned picture nobody can tell."""
+    core = measured(ticket("a"), ticket("b"))
+    core.attempt_failed("a", Failure(transient=True, retry_after_s=30.0), 1.0, 1.0)
+    assert core.time_left_s("a", 2.0) is None
+    assert core.time_left_s("b", 2.0) is None
+    core = measured(ticket("picture", "txt2img"), ticket("behind", "txt2img"))
+    core.cancel("picture", 1.0)
+    assert core.time_left_s("behind", 2.0) is None
+    assert core.time_left_s("picture", 2.0) is None
+
+
+def test_a_newcomer_s_wait_is_estimated_from_what_goes_before_it() -> None:
+    """S12: what runs and what waits in its own and in better ranks."""
+    core = measured(ticket("runs"), ticket("chat"), ticket("picture", "txt2img"))
+    chat, picture = ticket("x").rank, ticket("x", "txt2img").rank
+    assert core.wait_estimate_s(chat, 4.0) == 6.0 + 10.0
+    assert core.wait_estimate_s(picture, 4.0) == 6.0 + 10.0 + 30.0
+    assert core_with(ticket("a"), ticket("b")).wait_estimate_s(chat, 1.0) is None
