@@ -35,7 +35,8 @@ class World:
     ``running`` those of them that LocalAI works on for somebody; ``lenders`` the pictures that
     lent their place (S6). ``places_used`` counts the leases that hold a place, ``occupied`` the
     models that are in LocalAI's memory or on their way into it. ``turn`` is whose turn a
-    contested grant is (S8). ``loads_allowed`` turns false when LocalAI refuses to load on request (S11).
+    contested grant is (S8). ``loads_allowed`` turns false when LocalAI refuses to load on
+    request (S11).
     """
 
     limits: Limits

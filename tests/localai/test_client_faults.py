@@ -323,3 +323,11 @@ async def test_a_stream_without_a_finish_reason_is_waited_for() -> None:
     ):
         outcome = await client.generate_text(chat(), timeout_s=5, on_text=lambda text: go_on.set())
     assert outcome.text == "halfwhole"
+
+
+async def test_a_break_before_the_finish_reason_keeps_its_own_sentence() -> None:
+    """Half a text is none, and the next step depends on what broke."""
+    async with resetting(chunked(EVENT)) as url:
+        error = await text_failure(url)
+    assert isinstance(error, BackendUnreachableError)
+    assert error.what.startswith("The connection to LocalAI")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from inference_mcp.errors import BackendFailedError, DeadlineExceededError
@@ -10,6 +12,7 @@ from inference_mcp.scheduling.core import Core
 from inference_mcp.scheduling.lifecycle import State
 from inference_mcp.scheduling.state import (
     Abandon,
+    Action,
     End,
     Failure,
     Grant,
@@ -44,7 +47,7 @@ def core_with(*tickets: Ticket, limits: Limits = QUIET) -> Core:
     return core
 
 
-def verdict(actions: list[object], name: str) -> str:
+def verdict(actions: Sequence[Action], name: str) -> str:
     """The sentence with which a request was ended."""
     [end] = [action for action in actions if isinstance(action, End) and action.id == name]
     assert isinstance(end.error, DeadlineExceededError)

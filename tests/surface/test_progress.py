@@ -103,13 +103,13 @@ async def test_nothing_is_said_of_time_once_what_was_expected_is_used_up(tmp_pat
     """Neither in a line nor in an answer: from then on nobody knows."""
     backend = FakeBackend(held=True)
     async with assembled(tmp_path, backend) as app:
-        first = await app.call("txt2img", prompt="a fox", wait_seconds=0)
+        first = await app.call("txt2txt", prompt="Hello", wait_seconds=0)
         assert facts(first)["estimate_s"] is None
         [call] = await backend.wait_for_calls(1)
         await anyio.sleep(10)
         call.let_go.set()
         await app.call("get_job", job_id=facts(first)["job_id"])
-        job_id = await app.picture()
+        job_id = await app.chat()
         await backend.wait_for_calls(2)
         early = await app.call("get_job", job_id=job_id, wait_seconds=4)
         assert texts(early)[0].splitlines()[0].endswith("about 6 s left. It goes on by itself.")

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from inference_mcp.backend import BackendHealth
-from inference_mcp.errors import BackendUnreachableError
-from tests.assembled import assembled, busy, facts, texts
+from inference_mcp.errors import BackendFailedError, BackendUnreachableError, JobCancelledError
+from inference_mcp.requests import Priority, RequestType
+from inference_mcp.scheduling.lifecycle import State
+from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSnapshot
+from inference_mcp.scheduling.state import Counts, Limits
+from inference_mcp.surface import status
+from tests.assembled import NOW, Assembled, assembled, busy, facts, texts
+from tests.test_job import Stands, make_job
 from tests.fakes import CHAT_MODEL, IMAGE_MODEL, FakeBackend, png
 
 
@@ -181,6 +189,259 @@ async def test_a_cancel_tells_what_becomes_of_a_running_job(
         body: Any = (await app.call("cancel_job", job_id=job_id)).structured_content
         assert (body["job_id"], body["was"], body["state"]) == (job_id, was, state)
         assert told in body["message"]
+
+
+async def _cancel(app: Assembled, job_id: str) -> Any:
+    return (await app.call("cancel_job", job_id=job_id)).structured_content
+
+
+@pytest.mark.parametrize("tool", ["txt2txt", "txt2img"])
+async def test_a_cancel_while_the_model_loads_says_that_only_the_load_goes_on(
+    tool: str, tmp_path: Path
+) -> None:
+    """S11: the request was never sent, and no cancel ends a load."""
+    async with assembled(tmp_path, FakeBackend(load_gate=anyio.Event())) as app:
+        body = await _cancel(app, await app.start(tool, prompt="a fox"))
+        assert (body["was"], body["state"]) == ("loading", "cancelled")
+        assert "LocalAI finishes loading the model; nothing else is computed." in body["message"]
+        assert app.backend.calls == []
+
+
+@pytest.mark.parametrize(
+    ("tool", "state", "shown", "told"),
+    [
+        ("txt2txt", "cancelled", "loading", "finishes loading the model; nothing else is computed"),
+        ("txt2img", "abandoned", "abandoned", "it still loads the model and computes it."),
+    ],
+)
+async def test_a_cancel_of_what_carries_its_load_says_what_goes_on(
+    tool: str, state: str, shown: str, told: str, tmp_path: Path
+) -> None:
+    """S11, S16: the call is kept open; ``abandoned`` is for pictures alone."""
+    async with assembled(tmp_path, FakeBackend(held=True, may_load=False)) as app:
+        job_id = await app.start(tool, prompt="a fox")
+        await app.backend.wait_for_calls(1)
+        body = await _cancel(app, job_id)
+        assert (body["was"], body["state"]) == ("loading", state)
+        assert told in body["message"]
+        assert ("picture" in body["message"]) is (tool == "txt2img")
+        queue: Any = (await app.call("get_queue_status")).structured_content
+        assert [each["state"] for each in queue["running"]] == [shown]
+
+
+async def test_a_cancel_after_an_abort_does_not_say_that_localai_never_saw_it(
+    tmp_path: Path,
+) -> None:
+    """It worked on it, and was stopped for a better request."""
+    async with assembled(tmp_path, FakeBackend(held=True), preemption="class") as app:
+        job_id = await app.chat(priority="batch")
+        await app.backend.wait_for_calls(1)
+        await app.chat(priority="critical")
+        await app.backend.wait_for_calls(2)
+        body = await _cancel(app, job_id)
+        assert (body["was"], body["state"]) == ("queued", "cancelled")
+        assert "LocalAI had worked on it before; nothing of it runs now." in body["message"]
+
+
+async def test_a_cancel_between_two_tries_does_not_say_that_localai_never_saw_it(
+    tmp_path: Path,
+) -> None:
+    """The first try reached it."""
+    failure = BackendFailedError("It failed.", transient=True)
+    async with assembled(tmp_path, FakeBackend(failure=failure), max_attempts=2) as app:
+        job_id = await app.chat()
+        await app.backend.wait_for_calls(1)
+        await anyio.wait_all_tasks_blocked()
+        body = await _cancel(app, job_id)
+        assert (body["was"], body["state"]) == ("retrying", "cancelled")
+        assert "LocalAI had worked on it before; nothing of it runs now." in body["message"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "answered", "told"),
+    [
+        (RequestType.TXT2IMG, True, "LocalAI was done with it: its picture"),
+        (RequestType.TXT2IMG, True, "the file may stay in the output folder."),
+        (RequestType.TXT2TXT, True, "its answer dropped; LocalAI was done with it."),
+        (RequestType.TXT2TXT, False, "LocalAI stops."),
+    ],
+)
+async def test_a_cancel_after_localai_s_answer_says_so(
+    kind: RequestType, answered: bool, told: str
+) -> None:
+    """What is left then is this server's own work: checking and writing."""
+    stands = Stands(State.PROCESSING)
+    job = make_job(stands, kind, attempts=1, processing_s=2.0 if answered else None)
+    before = status.before_cancel(job)
+    stands.state = State.CANCELLED
+    job.error, job.finished_at, job.processing_s = JobCancelledError("Cancelled."), 3.0, 2.0
+    body = status.cancelled(job, before, 3.0)
+    assert (body["was"], body["state"]) == ("processing", "cancelled")
+    assert told in body["message"]
+
+
+async def test_a_cancel_before_a_granted_call_was_made_says_that_nothing_was_sent() -> None:
+    """Granted, and not awake yet."""
+    stands = Stands(State.PROCESSING)
+    job = make_job(stands)
+    before = status.before_cancel(job)
+    stands.state = State.CANCELLED
+    job.error, job.finished_at = JobCancelledError("Cancelled."), 3.0
+    assert "LocalAI never saw it" in status.cancelled(job, before, 3.0)["message"]
+
+
+@pytest.mark.parametrize(
+    ("left_s", "told"),
+    [(5.0, "it still computes it, about 5 s left."), (0.2, "it still computes it.")],
+)
+async def test_a_cancelled_picture_s_time_left_is_told_while_it_is_known(
+    left_s: float, told: str
+) -> None:
+    """Nothing of time once what was expected is used up."""
+    stands = Stands(State.CANCELLED, abandoned=True, expected_s=10.0)
+    job = make_job(stands, RequestType.TXT2IMG, attempts=1, started_at=0.0)
+    body = status.cancelled(job, status.Before("processing", answered=False), 10.0 - left_s)
+    assert body["state"] == "abandoned"
+    assert body["message"].endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "abandoned", "loading", "shown"),
+    [
+        (RequestType.TXT2IMG, State.RETRYING, True, False, "abandoned"),
+        (RequestType.TXT2IMG, State.FAILED, True, False, "abandoned"),
+        (RequestType.TXT2IMG, State.CANCELLED, True, True, "abandoned"),
+        (RequestType.TXT2TXT, State.CANCELLED, True, True, "loading"),
+        (RequestType.TXT2TXT, State.FAILED, True, True, "loading"),
+        (RequestType.TXT2TXT, State.CANCELLED, False, False, "processing"),
+        (RequestType.TXT2TXT, State.PROCESSING, False, False, "processing"),
+    ],
+)
+async def test_what_runs_is_never_shown_in_a_state_that_is_over(
+    kind: RequestType, state: State, abandoned: bool, loading: bool, shown: str
+) -> None:
+    """S14, S16: LocalAI is still at it, whatever became of the job."""
+    request = QueuedRequest(
+        id="job-1",
+        kind=kind,
+        model="m",
+        priority=Priority.NORMAL,
+        state=state,
+        loading=loading,
+        abandoned=abandoned,
+        lent=False,
+        position=None,
+        since_submission_s=2.0,
+        since_grant_s=1.0,
+        estimate_s=None,
+    )
+    snapshot = QueueSnapshot((request,), (), (), Limits(), Counts(), intake_open=True)
+    assert [each["state"] for each in status.queue(snapshot, (), NOW)["running"]] == [shown]
+
+
+GOOD = BackendHealth(reachable=True, ready=True, version="v4.9.0")
+IDENTITY = status.Identity("1.2.3", "http://localhost:8080")
+
+
+def judged(*models: ModelView, memory: status.MemoryFacts | None = None) -> dict[str, Any]:
+    """Health where LocalAI itself is well."""
+    return status.health(GOOD, IDENTITY, models, [], memory or status.MemoryFacts())
+
+
+@pytest.mark.parametrize(
+    ("circuit", "blocked_for_s", "told"),
+    [
+        (
+            "open",
+            12.4,
+            "m failed several times in a row; nothing starts on it for another 12 s.",
+        ),
+        ("open", 0.0, "m failed several times in a row; nothing starts on it for now."),
+        ("open", None, "m failed several times in a row; nothing starts on it for now."),
+        (
+            "closed",
+            7.0,
+            "Nothing starts on m for another 7 s: LocalAI asked to be left alone, or the model's "
+            "process died.",
+        ),
+        (
+            "closed",
+            0.0,
+            "Nothing starts on m for now: LocalAI asked to be left alone, or the model's process "
+            "died.",
+        ),
+        ("half-open", 0.0, None),
+        ("half-open", None, None),
+        ("closed", None, None),
+    ],
+)
+def test_a_model_on_which_nothing_starts_degrades_health(
+    circuit: str, blocked_for_s: float | None, told: str | None
+) -> None:
+    """S15: with its own sentence for an open circuit; a probe under way is no trouble."""
+    body = judged(ModelView("m", "resident", 0, 1, circuit, blocked_for_s, None))
+    assert body["problems"] == ([told] if told else [])
+    assert body["status"] == ("degraded" if told else "ok")
+    assert body["circuits"] == {"m": circuit}
+
+
+@pytest.mark.parametrize(
+    ("memory", "warned"),
+    [
+        (status.MemoryFacts(), False),
+        (status.MemoryFacts(3, 2, "setting"), True),
+        (status.MemoryFacts(2, 2, "setting"), False),
+        (status.MemoryFacts(3, 0, "setting"), False),
+        (status.MemoryFacts(3, None, "setting"), False),
+        (status.MemoryFacts(2, 2, "localai"), False),
+        (status.MemoryFacts(0, 2, "setting"), False),
+    ],
+)
+def test_health_shows_the_memory_limit_and_warns_where_it_is_above_localai_s(
+    memory: status.MemoryFacts, warned: bool
+) -> None:
+    """LocalAI would drop models that the queue takes for loaded."""
+    body = judged(memory=memory)
+    assert body["resident_models"] == {
+        "limit": memory.in_force,
+        "localai_limit": memory.localai,
+        "source": memory.source,
+    }
+    assert body["status"] == ("degraded" if warned else "ok")
+    assert any("INFERENCE_MCP_MAX_RESIDENT_MODELS" in told for told in body["problems"]) is warned
+
+
+async def test_the_tools_show_the_memory_limit_that_they_are_told(tmp_path: Path) -> None:
+    """None, where nobody tells."""
+    async with assembled(tmp_path) as app:
+        body: Any = (await app.call("get_health")).structured_content
+        assert body["resident_models"] == {"limit": 0, "localai_limit": None, "source": "none"}
+        tools = replace(app.tools, memory=lambda: status.MemoryFacts(4, 2, "setting"))
+        told: Any = (await tools.call("get_health", {}, _silent)).structured_content
+        assert told["resident_models"]["limit"] == 4
+        assert told["status"] == "degraded"
+
+
+async def _silent(_: float, __: str) -> None:
+    await anyio.lowlevel.checkpoint()
+
+
+async def test_a_localai_without_a_model_is_degraded(tmp_path: Path) -> None:
+    """It answers well, and nothing can be computed on it until somebody installs one."""
+    async with assembled(tmp_path, FakeBackend(models=())) as app:
+        body: Any = (await app.call("get_health")).structured_content
+        assert body["status"] == "degraded"
+        assert body["problems"] == [
+            "LocalAI offers no model that can be used. Install one there, then call list_models."
+        ]
+
+
+async def test_a_list_that_cannot_be_fetched_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    """Health is what was looked at now."""
+    failure = BackendUnreachableError("LocalAI does not answer.", "Start it.")
+    async with assembled(tmp_path, FakeBackend(failure=failure)) as app:
+        body: Any = (await app.call("get_health")).structured_content
+        assert (body["status"], body["problems"]) == ("ok", [])
 
 
 async def test_a_cancel_of_a_waiting_job_says_that_nothing_was_sent(tmp_path: Path) -> None:

@@ -1,0 +1,17 @@
+"""The composition root: builds everything, connects it to stdio, and owns its end.
+
+    serving     one process for one host: its start, and its end in time
+    protocol    the MCP server and its handlers
+    stdio       the lines that come from the host and go to it
+    assembly    all parts, made of the settings and joined
+    link        LocalAI's client, made when it is first needed, and what LocalAI's memory holds
+
+Nothing below is given the settings; each part gets the plain values that it needs. A host
+shows this server as broken while it starts, so nothing heavy is done before the first answers
+are out: the HTTP client is imported in the background, LocalAI is first asked when a tool
+needs it, and no folder is touched.
+"""
+
+from inference_mcp.server.serving import serve_stdio
+
+__all__ = ["serve_stdio"]

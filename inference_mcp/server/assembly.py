@@ -1,0 +1,206 @@
+"""All parts, made of the settings and joined; they live as long as ``open_app``'s block.
+
+Above is ``serving``, which says when that block ends, and ``protocol``, whose handlers reach
+the parts through ``App``. Nothing here knows stdio.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from inference_mcp import __version__
+from inference_mcp.backend import InferenceBackend
+from inference_mcp.errors import BackendUnreachableError, InferenceError
+from inference_mcp.jobs import Jobs
+from inference_mcp.logs import EventLog, log, place
+from inference_mcp.observe import JobEvent, Metrics, Observer
+from inference_mcp.pictures.sources import PictureSources
+from inference_mcp.pictures.store import PictureStore
+from inference_mcp.scheduling.scheduler import LocalScheduler
+from inference_mcp.scheduling.state import Limits
+from inference_mcp.server.link import Link
+from inference_mcp.settings import NOT_IN_FORCE, Settings
+from inference_mcp.surface.cancels import HostCancels
+from inference_mcp.surface.resources import Resources
+from inference_mcp.surface.status import Identity, MemoryFacts
+from inference_mcp.surface.tools import Tools
+
+__all__ = ["CLOSE_S", "App", "open_app"]
+
+CLOSE_S = 0.3
+"""What closing connections may take (S20)."""
+
+
+@dataclass(frozen=True)
+class App:
+    """What the handlers reach. ``learned`` waits for what a request should know to queue well."""
+
+    tools: Tools
+    resources: Resources
+    cancels: HostCancels
+    jobs: Jobs
+    warm_up: Callable[[], None]
+    learned: Callable[[], Awaitable[None]]
+
+
+@asynccontextmanager
+async def open_app(settings: Settings, base_url: str) -> AsyncIterator[App]:
+    """Everything that lives as long as the server does; ``base_url`` is LocalAI's."""
+    async with anyio.create_task_group() as tasks:
+        memory = _Memory(settings)
+        link = Link(tasks, partial(_make_client, settings, base_url), memory.told)
+        scheduler = LocalScheduler(
+            tasks, _limits(settings), link, load_timeout_s=settings.load_timeout_s
+        )
+        memory.scheduler = scheduler
+        try:
+            yield _app(settings, base_url, tasks, link, scheduler, memory)
+        finally:
+            tasks.cancel_scope.cancel()
+            with anyio.move_on_after(CLOSE_S, shield=True):
+                await link.aclose()
+
+
+def _app(
+    settings: Settings,
+    base_url: str,
+    tasks: TaskGroup,
+    link: Link,
+    scheduler: LocalScheduler,
+    memory: _Memory,
+) -> App:
+    metrics = Metrics(anyio.current_time())
+    store = PictureStore(settings.output_folder)
+    jobs = Jobs(
+        tasks,
+        scheduler=scheduler,
+        backend=link,
+        store=store,
+        observer=_observer(metrics),
+        timeout_s=settings.timeout_s,
+        result_ttl_s=settings.result_ttl_s,
+    )
+    tools = Tools(
+        backend=link,
+        jobs=jobs,
+        scheduler=scheduler,
+        sources=PictureSources(roots=settings.input_folders, store=store),
+        store=store,
+        metrics=metrics,
+        identity=Identity(__version__, base_url),
+        wait_s=settings.wait_s,
+        preview=settings.preview,
+        now=lambda: datetime.now(UTC),
+        on_fault=_log_fault,
+        memory=memory.facts,
+    )
+    warm_up = _once(lambda: tasks.start_soon(_warm_up, settings, base_url, link, name="warm up"))
+    return App(tools, Resources(tools, store), HostCancels(jobs), jobs, warm_up, link.learned)
+
+
+def _observer(metrics: Metrics) -> Observer:
+    write_down = EventLog()
+
+    def observe(event: JobEvent) -> None:
+        metrics.observe(event)
+        write_down(event)
+
+    return observe
+
+
+def _once(do: Callable[[], None]) -> Callable[[], None]:
+    left = [do]
+
+    def once() -> None:
+        if left:
+            left.pop()()
+
+    return once
+
+
+def _limits(settings: Settings) -> Limits:
+    asked = settings.max_resident_models
+    return Limits(
+        max_concurrency=settings.max_concurrency,
+        model_concurrency=settings.model_concurrency,
+        max_resident_models=0 if asked == "auto" else asked,
+        preemption=settings.preemption,
+        overdue_normal_s=settings.overdue_normal_s,
+        overdue_batch_s=settings.overdue_batch_s,
+        max_queue=settings.max_queue,
+        max_attempts=settings.max_attempts,
+    )
+
+
+class _Memory:
+    """How many models LocalAI may hold: the operator's word, else its own, else no limit."""
+
+    scheduler: LocalScheduler
+
+    def __init__(self, settings: Settings) -> None:
+        self._auto = settings.max_resident_models == "auto"
+        self._localai: int | None = None
+
+    def told(self, loaded: Iterable[str], limit: int | None) -> None:
+        """What LocalAI was heard to hold and to keep at most."""
+        self._localai = limit
+        self.scheduler.learn(loaded, limit if self._auto else None)
+
+    def facts(self) -> MemoryFacts:
+        """For health, which warns where the two limits do not fit together."""
+        in_force = self.scheduler.snapshot().limits.max_resident_models
+        if not self._auto:
+            return MemoryFacts(in_force, self._localai, "setting")
+        return MemoryFacts(
+            in_force, self._localai, "none" if self._localai is None else "localai"
+        )
+
+
+async def _make_client(settings: Settings, base_url: str) -> InferenceBackend:
+    """Import off the event loop, so that nobody waits for it but the caller.
+
+    Raises:
+        BackendUnreachableError: the environment names a proxy or certificates that cannot be.
+    """
+    module = await anyio.to_thread.run_sync(importlib.import_module, "inference_mcp.localai.client")
+    try:
+        client: InferenceBackend = module.LocalAIClient(
+            base_url,
+            authorization=settings.authorization,
+            defaults=settings.default_models,
+            model_sets=settings.model_sets,
+        )
+    except Exception as error:  # the libraries below raise what they like for a bad variable
+        raise BackendUnreachableError(
+            "The HTTP client cannot be made with this environment's proxy or certificate "
+            "variables.",
+            "Check ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE.",
+        ) from error
+    return client
+
+
+async def _warm_up(settings: Settings, base_url: str, link: Link) -> None:
+    """What the first call would wait for, done once the first answers are out. Never raises."""
+    log("info", "server.started", version=__version__, localai=base_url)
+    for name in NOT_IN_FORCE:
+        if name in settings.model_fields_set:
+            log("warning", "setting.not_in_force", setting=name)
+    try:
+        await link()
+    except InferenceError as error:
+        log("warning", "localai.client", problem=f"{error.what} {error.next_step}")
+    except Exception as error:  # a call will say so; the process lives on
+        log("error", "localai.client", exception=place(error))
+
+
+def _log_fault(tool: str, error: Exception) -> None:
+    log("error", "tool.fault", tool=tool, exception=place(error))

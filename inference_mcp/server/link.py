@@ -1,0 +1,118 @@
+"""LocalAI's client, made when it is first needed, and what LocalAI tells of its memory.
+
+Importing the HTTP library takes longer than everything else that the first answers need, so
+``assembly`` hands this link to all parts instead of a client. What LocalAI holds in memory is
+asked in the background, and only a request that is about to join the queue waits for it: a
+LocalAI that hangs must not keep anybody from asking how things are.
+
+Nothing here knows MCP or the queue; what was learned is told to ``tell``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+
+from inference_mcp.backend import InferenceBackend
+from inference_mcp.errors import InferenceError
+from inference_mcp.logs import log, place
+
+__all__ = ["LEARN_EVERY_S", "LEARN_WAIT_S", "Link", "Tell"]
+
+LEARN_EVERY_S = 5.0
+"""How often LocalAI is asked for what it has not told yet, while requests come in."""
+
+LEARN_WAIT_S = 3.0
+"""How long after such a question began a request waits for its answer."""
+
+
+class Tell(Protocol):
+    """What is told of LocalAI's memory: ``limit`` is ``None`` where it is not known."""
+
+    def __call__(self, loaded: Iterable[str], limit: int | None) -> None: ...
+
+
+class Link:
+    """The one client of this process. ``make`` raises ``BackendUnreachableError``."""
+
+    def __init__(
+        self, tasks: TaskGroup, make: Callable[[], Awaitable[InferenceBackend]], tell: Tell
+    ) -> None:
+        self._tasks = tasks
+        self._make = make
+        self._tell = tell
+        self._lock = anyio.Lock()
+        self._made: InferenceBackend | None = None
+        self._answered: anyio.Event | None = None
+        self._asked_at = -math.inf
+        self._loaded_told = False
+        self._limit_told = False
+
+    async def __call__(self) -> InferenceBackend:
+        """The client; never waits for LocalAI."""
+        if self._made is None:
+            async with self._lock:
+                if self._made is None:
+                    self._made = await self._make()
+        if self._is_due():
+            self._asked_at = anyio.current_time()
+            self._answered = anyio.Event()
+            self._tasks.start_soon(self._learn, self._made, self._answered, name="learn memory")
+        return self._made
+
+    async def learned(self) -> None:
+        """Wait, within bounds, for what LocalAI's memory holds; raises nothing of LocalAI's."""
+        try:
+            await self()
+        except InferenceError:
+            return  # who needs the client hears it then
+        with anyio.CancelScope(deadline=self._asked_at + LEARN_WAIT_S):
+            if self._answered is not None:
+                await self._answered.wait()
+
+    async def load_model(self, model: str, *, timeout_s: float) -> bool:
+        """See ``scheduling.scheduler.ModelControl``."""
+        return await (await self()).load_model(model, timeout_s=timeout_s)
+
+    async def unload_model(self, model: str) -> bool:
+        """See ``scheduling.scheduler.ModelControl``."""
+        return await (await self()).unload_model(model)
+
+    async def aclose(self) -> None:
+        """Close the client, if there is one."""
+        if self._made is not None:
+            await self._made.aclose()
+
+    # --- learning -----------------------------------------------------------------------
+
+    def _is_due(self) -> bool:
+        """Until LocalAI has told all; never twice at once."""
+        if self._loaded_told and self._limit_told:
+            return False
+        asking = self._answered is not None and not self._answered.is_set()
+        return not asking and anyio.current_time() >= self._asked_at + LEARN_EVERY_S
+
+    async def _learn(self, backend: InferenceBackend, answered: anyio.Event) -> None:
+        """Ask once. A failure ends nothing: this runs beside all that the process does."""
+        try:
+            await self._ask(backend)
+        except InferenceError:
+            pass  # asked again; who needs an answer hears why there is none
+        except Exception as error:  # whatever it was, the queue works without
+            log("error", "localai.memory", exception=place(error))
+        finally:
+            answered.set()
+
+    async def _ask(self, backend: InferenceBackend) -> None:
+        """What is loaded is told once, for from then on the queue knows better."""
+        if not self._loaded_told:
+            models = await backend.list_models()
+            self._loaded_told = True
+            self._tell([model.id for model in models if model.loaded], None)
+        limit = await backend.memory_limit()
+        self._limit_told = True
+        self._tell([], limit)
