@@ -75,17 +75,21 @@ async def run_doctor(settings: Settings, *, as_json: bool) -> int:
 
 async def examine(settings: Settings) -> list[Check]:
     """All checks, in the order in which they are told. Makes the output folder."""
-    client = LocalAIClient(
-        settings.base_url,
-        authorization=settings.authorization,
-        defaults=settings.default_models,
-        model_sets=settings.model_sets,
-    )
     try:
-        backend_checks = await check_backend(client, settings)
-    finally:
-        with anyio.move_on_after(_CLOSE_S, shield=True):
-            await client.aclose()
+        client = LocalAIClient(
+            settings.base_url,
+            authorization=settings.authorization,
+            defaults=settings.default_models,
+            model_sets=settings.model_sets,
+        )
+    except InferenceError as error:  # the environment's proxies or certificates
+        backend_checks = [Check("localai_reachable", False, error.what, error.next_step)]
+    else:
+        try:
+            backend_checks = await check_backend(client, settings)
+        finally:
+            with anyio.move_on_after(_CLOSE_S, shield=True):
+                await client.aclose()
     return [*_check_settings(settings), *backend_checks, *await _check_folders(settings)]
 
 
@@ -127,7 +131,7 @@ async def check_backend(backend: InferenceBackend, settings: Settings) -> list[C
     try:
         with anyio.fail_after(MODELS_LIMIT_S):
             checks += await _check_models(backend, settings)
-            checks.append(_check_memory(await backend.memory_limit(), settings))
+            checks.append(_check_memory(await _memory_limit(backend), settings))
             return checks
     except InferenceError as error:
         return [*checks, Check("models", False, error.what, error.next_step)]
@@ -135,6 +139,14 @@ async def check_backend(backend: InferenceBackend, settings: Settings) -> list[C
         detail = f"LocalAI did not list its models within {MODELS_LIMIT_S:.0f} s."
         step = "Look whether LocalAI's machine is overloaded or LocalAI hangs."
         return [*checks, Check("models", False, detail, step)]
+
+
+async def _memory_limit(backend: InferenceBackend) -> int | None:
+    """LocalAI's own limit; a LocalAI that could not be asked for it tells none."""
+    try:
+        return await backend.memory_limit()
+    except InferenceError:
+        return None
 
 
 def _check_health(health: BackendHealth, settings: Settings) -> list[Check]:

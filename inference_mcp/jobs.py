@@ -34,10 +34,8 @@ from inference_mcp.errors import (
     BackendFailedError,
     DeadlineExceededError,
     InferenceError,
-    JobCancelledError,
     JobNotFoundError,
     QueueFullError,
-    ShuttingDownError,
 )
 from inference_mcp.job import Job, JobResult, PictureResult, TextResult, terminal_state
 from inference_mcp.observe import (
@@ -60,6 +58,7 @@ from inference_mcp.requests import (
 )
 from inference_mcp.scheduling.protocols import Lease, Scheduler
 from inference_mcp.scheduling.state import Ticket
+from inference_mcp.scheduling.verdicts import cancelled, fault, shutting_down
 from inference_mcp.schemas import check_answer
 
 __all__ = ["MAX_KEPT_BYTES", "MAX_KEPT_JOBS", "Jobs"]
@@ -158,7 +157,7 @@ class Jobs:
         """Cancel in any state, at once; of a job that has ended: nothing (S16)."""
         if not job.done and job.admission is not None:
             job.admission.cancel_nowait()
-            self._finish(job, error=_cancelled_error())
+            self._finish(job, error=cancelled())
 
     def all(self) -> tuple[Job, ...]:
         """Every job whose state or result can still be asked for, the oldest first."""
@@ -178,7 +177,7 @@ class Jobs:
             for job in self._live():
                 await job.wait_done()
         for job in self._live():
-            error = _shutting_down_error()
+            error = shutting_down()
             if job.admission is not None:
                 job.admission.fail_nowait(error)
             self._finish(job, error=error)
@@ -239,7 +238,7 @@ class Jobs:
     ) -> TextOutcome | ImageOutcome:
         backend = await self._backend()
         if job.done:
-            raise _cancelled_error()  # cancelled before anything was sent
+            raise cancelled()  # cancelled before anything was sent
 
         def on_text(piece: str) -> None:
             lease.answer_began_nowait()
@@ -408,22 +407,8 @@ def _pictures_of(request: GenerationRequest) -> tuple[InputPicture, ...]:
     return (request.source,) if request.source is not None else ()
 
 
-def _cancelled_error() -> JobCancelledError:
-    return JobCancelledError("The job was cancelled.", "Start a new one if it is still wanted.")
-
-
-def _shutting_down_error() -> ShuttingDownError:
-    return ShuttingDownError(
-        "The server is shutting down.", "Call again after the host has started it again."
-    )
-
-
 def _unexpected(error: Exception) -> BackendFailedError:
     """A fault of this server's own: the model hears that it was one, the log which."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{PurePath(frame.filename).name}:{frame.lineno}"
-    return BackendFailedError(
-        "This server failed on the request through a fault of its own.",
-        "Call again; if it happens again, report it with the server's log.",
-        sample=f"Unexpected {type(error).__name__} at {place}.",
-    )
+    return fault(f"Unexpected {type(error).__name__} at {place}.")

@@ -158,7 +158,7 @@ def test_what_a_result_costs_to_keep_is_told_in_bytes() -> None:
     """A picture on disk costs nothing; half a character does not break the count."""
     assert ANSWER.kept_bytes == 7
     assert TextResult(TextOutcome("\ud800", "stop", None, simulated=False)).kept_bytes == 1
-    inline = StoredPicture("img-1", None, None, 64, 64, b"1234")
+    inline = StoredPicture(id="img-1", path=None, uri=None, width_px=64, height_px=64, data=b"1234")
     assert PictureResult(inline, 4, simulated=False).kept_bytes == 4
 
 

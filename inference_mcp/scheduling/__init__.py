@@ -10,6 +10,7 @@ The shell (anyio):
 
 The core (pure; time and chance are arguments):
     ``core``        the events: what happened in, what to do about it out
+    ``memory``      the events of models: loads, limits, what is forgotten
     ``ledger``      the bookkeeping that events are made of
     ``decisions``   who starts next, where, and in whose stead
     ``giving_way``  who gives way to a better request, and who is protected

@@ -15,18 +15,16 @@ import anyio
 
 from inference_mcp.errors import (
     BackendError,
-    BackendFailedError,
     BackendUnreachableError,
     InferenceError,
-    JobCancelledError,
-    ShuttingDownError,
 )
 from inference_mcp.scheduling.core import Core
 from inference_mcp.scheduling.lifecycle import State
 from inference_mcp.scheduling.protocols import Lease, Watcher
 from inference_mcp.scheduling.state import Action, Entry, Failure, Ticket
+from inference_mcp.scheduling.verdicts import cancelled, fault
 
-__all__ = ["Host", "LocalAdmission", "failure_of", "fault", "shutting_down"]
+__all__ = ["Host", "LocalAdmission", "failure_of"]
 
 
 class Host(Protocol):
@@ -290,23 +288,3 @@ class _LocalLease:
         if not self._released:
             self._released = True
             self._admission.released(self.started_at)
-
-
-def fault() -> InferenceError:
-    """A fault of this server's own."""
-    return BackendFailedError(
-        "This server failed on the request through a fault of its own.",
-        "Call again; if it happens again, report it with the server's log.",
-    )
-
-
-def cancelled() -> JobCancelledError:
-    """Somebody cancelled it."""
-    return JobCancelledError("The job was cancelled.", "Start a new one if it is still wanted.")
-
-
-def shutting_down() -> ShuttingDownError:
-    """This process ends."""
-    return ShuttingDownError(
-        "The server is shutting down.", "Call again after the host has started it again."
-    )

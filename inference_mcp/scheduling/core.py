@@ -20,14 +20,12 @@ before it is tried again (S14).
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
 from itertools import count
 
 from inference_mcp.errors import DeadlineExceededError, QueueFullError
-from inference_mcp.requests import Rank
 from inference_mcp.scheduling.estimates import Estimates
-from inference_mcp.scheduling.ledger import Ledger
 from inference_mcp.scheduling.lifecycle import TERMINAL, Event, State, transition
+from inference_mcp.scheduling.memory import Memory
 from inference_mcp.scheduling.residency import has_room
 from inference_mcp.scheduling.retry import backoff_s
 from inference_mcp.scheduling.state import (
@@ -39,7 +37,6 @@ from inference_mcp.scheduling.state import (
     Grant,
     Heal,
     Limits,
-    Model,
     Phase,
     Stop,
     Ticket,
@@ -48,22 +45,15 @@ from inference_mcp.scheduling.steps import step
 from inference_mcp.scheduling.verdicts import load_too_long, too_late
 from inference_mcp.scheduling.world import carry_load, grant
 
-__all__ = ["HEAL_REFUSED_S", "STAY_FACTOR", "UNMEASURED_LOAD_S", "Core"]
+__all__ = ["HEAL_REFUSED_S", "NOT_READY_S", "Core"]
 
-STAY_FACTOR = 2.5
-TEXT_STAY_FACTOR = 4.0
-"""S9: a stay in load times, at least 2.5. Texts are short, so a longer stay with them makes
-more of each load and delays nobody much: measured, both chats and pictures wait less."""
-UNMEASURED_LOAD_S = 10.0
-MIN_LOAD_S = 1.0
-"""Loads that cost nothing would be swapped for each request: a swap itself costs 2 s."""
 NOT_READY_S = 5.0
 """S14: how long a model that loads or stops is left alone where LocalAI does not say."""
 HEAL_REFUSED_S = 30.0
 """S15: how long LocalAI keeps a dead process for alive where it may not be told (trap 13)."""
 
 
-class Core(Ledger):
+class Core(Memory):
     """One queue. Every change goes through the events below."""
 
     def __init__(self, limits: Limits, estimates: Estimates | None = None) -> None:
@@ -192,45 +182,6 @@ class Core(Ledger):
 
     # --- a model's events ---------------------------------------------------------------
 
-    def loaded(self, name: str, load_s: float | None, now: float) -> list[Action]:
-        """The model is in LocalAI's memory; ``load_s`` is ``None`` where nobody measured it."""
-        model = self.world.models.get(name)
-        if model is None:
-            return []
-        if load_s is not None:
-            self.estimates.record_load(name, load_s)
-        if model.phase is not Phase.RESIDENT:
-            self._note_load_times(model, now)
-            self.world.set_phase(model, Phase.RESIDENT)
-            model.loaded_at = model.last_used = now
-            model.stay_until = now + self._stay_s(model)
-            if self.limits.max_resident_models:
-                self._set_timer(model.stay_until, "stay", name)
-        actions: list[Action] = []
-        for entry in self.world.running.values():
-            if entry.ticket.model == name and entry.carries_load:
-                entry.carries_load = False
-        for entry in self.leased():
-            text = not entry.ticket.kind.makes_picture
-            if entry.abandoned and text and entry.ticket.model == name and entry.leased:
-                actions.append(Stop(entry.id))  # nothing is left to protect: free the GPU
-        return actions + self._decide(now)
-
-    def seen_loaded(self, names: Iterable[str], now: float) -> list[Action]:
-        """LocalAI holds these already: they need no load, and have no stay to keep."""
-        for name in names:
-            model = self._model_of(name)
-            if model.phase is Phase.ABSENT:
-                self.world.set_phase(model, Phase.RESIDENT)
-                model.last_used = now
-        return self._decide(now)
-
-    def set_limits(self, limits: Limits) -> None:
-        """New limits; what runs above a lower one runs out."""
-        self.world.limits = limits
-        for model in self.world.models.values():
-            model.slots = limits.slots_of(model.name)
-
     def load_failed(
         self, name: str, failure: Failure, jitter: float, now: float
     ) -> tuple[str | None, bool, list[Action]]:
@@ -251,12 +202,6 @@ class Core(Ledger):
         self._end_lease(cause, now)
         retried, actions = self.attempt_failed(cause.id, failure, jitter, now)
         return cause.id, retried, actions
-
-    def load_refused(self, name: str, now: float) -> list[Action]:
-        """LocalAI does not let this key load models: from now on requests carry their loads."""
-        self.world.loads_allowed = False
-        self.world.set_phase(self.world.models[name], Phase.ABSENT)
-        return self._decide(now)
 
     def healed(self, name: str, cleared: bool, now: float) -> list[Action]:
         """LocalAI has cleared a dead process away, or was not allowed to (S15)."""
@@ -319,40 +264,6 @@ class Core(Ledger):
         self._ended(entry)
         return End(entry.id, self._intake.full(entry.ticket, now, displaced=True))
 
-    def time_left_s(self, id_: str, now: float) -> float | None:
-        """About how long until a request's result; ``None`` until its like was measured.
-
-        Of a running one, what is left of its call; of a waiting one, the work that goes before
-        it and what is left of what runs, shared among the places, its model's load if that is
-        still to come, and its own call.
-        """
-        entry = self.world.entries.get(id_)
-        own_s = self._expected_s(entry) if entry is not None else None
-        if entry is None or own_s is None or entry.state in TERMINAL:
-            return None
-        model = self._model(entry)
-        abandoned = any(e.abandoned for e in self.leased() if e.ticket.model == model.name)
-        if entry.state is State.RETRYING or model.blocked(now) or abandoned:
-            return None  # who could tell how long that takes?
-        if entry.state is State.PROCESSING:
-            return max(0.0, entry.granted_at + own_s - now)
-        ahead = sum(
-            self._expected_s(other) or 0.0
-            for other in self.world.entries.values()
-            if other.state is State.QUEUED and other.key < entry.key
-        )
-        for other in self.world.running.values():
-            left = other.granted_at + (self._expected_s(other) or 0.0) - now
-            ahead += max(0.0, left)
-        load_s = 0.0 if model.phase is Phase.RESIDENT else self.estimates.load_s(model.name) or 0.0
-        if model.phase is Phase.LOADING:
-            load_s = max(0.0, model.load_began + load_s - now)
-        return ahead / self.limits.max_concurrency + load_s + own_s
-
-    def wait_estimate_s(self, rank: Rank, now: float) -> float | None:
-        """About how long a newcomer of this rank waits; ``None`` until something was measured."""
-        return self._intake.wait_estimate_s(rank, now)
-
     def _time_over(self, id_: str, now: float) -> list[Action]:
         """S13: a request's time is over, wherever it is; S11, S16: not so that of its call."""
         entry = self.world.entries.get(id_)
@@ -407,30 +318,6 @@ class Core(Ledger):
             model.healing = True
             return [Heal(model.name)]
         return []
-
-    def _stay_s(self, model: Model) -> float:
-        """S9: how long a model that was just loaded stays, while it has work."""
-        pictures = any(entry.ticket.kind.makes_picture for entry in model.members.values())
-        factor = STAY_FACTOR if pictures else TEXT_STAY_FACTOR
-        load_s = self.estimates.load_s(model.name)
-        return factor * (UNMEASURED_LOAD_S if load_s is None else max(load_s, MIN_LOAD_S))
-
-    def _forget_memory(self, failed: Model) -> None:
-        """LocalAI went away: what it held in memory it may not hold when it is back (trap 10)."""
-        for model in self.world.models.values():
-            idle = model.leases == 0 or (model is failed and model.leases == 1)
-            if model.phase is Phase.RESIDENT and idle and not model.healing:
-                self.world.set_phase(model, Phase.ABSENT)
-
-    def _note_load_times(self, model: Model, now: float) -> None:
-        """What each request's wait owed to this load; a carried one cannot be told apart."""
-        if model.phase is not Phase.LOADING:
-            return
-        for entry in model.members.values():
-            if not self.world.loads_allowed:
-                entry.load_s = None
-            elif entry.load_s is not None and entry.state is State.QUEUED:
-                entry.load_s += now - max(model.load_began, entry.submitted_at)
 
     def _put_back(self, entry: Entry) -> None:
         """S6: an aborted request waits again at its place by number."""

@@ -10,6 +10,7 @@ import heapq
 import math
 from itertools import count
 
+from inference_mcp.requests import Rank
 from inference_mcp.scheduling.decisions import decide
 from inference_mcp.scheduling.estimates import Estimates
 from inference_mcp.scheduling.intake import Intake
@@ -86,6 +87,40 @@ class Ledger:
         if entry is None or not (entry.state is State.QUEUED or entry.carries_load):
             return False
         return self._model(entry).phase is Phase.LOADING
+
+    def time_left_s(self, id_: str, now: float) -> float | None:
+        """About how long until a request's result; ``None`` until its like was measured.
+
+        Of a running one, what is left of its call; of a waiting one, the work that goes before
+        it and what is left of what runs, shared among the places, its model's load if that is
+        still to come, and its own call.
+        """
+        entry = self.world.entries.get(id_)
+        own_s = self._expected_s(entry) if entry is not None else None
+        if entry is None or own_s is None or entry.state in TERMINAL:
+            return None
+        model = self._model(entry)
+        abandoned = any(e.abandoned for e in self.leased() if e.ticket.model == model.name)
+        if entry.state is State.RETRYING or model.blocked(now) or abandoned:
+            return None  # who could tell how long that takes?
+        if entry.state is State.PROCESSING:
+            return max(0.0, entry.granted_at + own_s - now)
+        ahead = sum(
+            self._expected_s(other) or 0.0
+            for other in self.world.entries.values()
+            if other.state is State.QUEUED and other.key < entry.key
+        )
+        for other in self.world.running.values():
+            left = other.granted_at + (self._expected_s(other) or 0.0) - now
+            ahead += max(0.0, left)
+        load_s = 0.0 if model.phase is Phase.RESIDENT else self.estimates.load_s(model.name) or 0.0
+        if model.phase is Phase.LOADING:
+            load_s = max(0.0, model.load_began + load_s - now)
+        return ahead / self.limits.max_concurrency + load_s + own_s
+
+    def wait_estimate_s(self, rank: Rank, now: float) -> float | None:
+        """About how long a newcomer of this rank waits; ``None`` until something was measured."""
+        return self._intake.wait_estimate_s(rank, now)
 
     def next_wake(self) -> float | None:
         """When ``tick`` is due; ``None`` while nothing is."""

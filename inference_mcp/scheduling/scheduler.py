@@ -37,7 +37,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from inference_mcp.errors import InferenceError
-from inference_mcp.scheduling.admission import LocalAdmission, failure_of, fault, shutting_down
+from inference_mcp.scheduling.admission import LocalAdmission, failure_of
 from inference_mcp.scheduling.core import Core
 from inference_mcp.scheduling.lifecycle import TERMINAL
 from inference_mcp.scheduling.protocols import (
@@ -60,6 +60,7 @@ from inference_mcp.scheduling.state import (
     Stop,
     Ticket,
 )
+from inference_mcp.scheduling.verdicts import fault, shutting_down
 
 __all__ = ["LocalScheduler", "ModelControl"]
 

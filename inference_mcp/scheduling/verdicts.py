@@ -1,12 +1,18 @@
-"""The queue's own verdicts on a request, in words: why its time was over. Pure."""
+"""Why a request ended without LocalAI's word, in sentences: one place for all of them. Pure."""
 
 from __future__ import annotations
 
-from inference_mcp.errors import BackendFailedError, DeadlineExceededError, InferenceError
+from inference_mcp.errors import (
+    BackendFailedError,
+    DeadlineExceededError,
+    InferenceError,
+    JobCancelledError,
+    ShuttingDownError,
+)
 from inference_mcp.scheduling.lifecycle import State
 from inference_mcp.scheduling.state import Entry, Model, Phase
 
-__all__ = ["load_too_long", "too_late"]
+__all__ = ["cancelled", "fault", "load_too_long", "shutting_down", "too_late"]
 
 
 def too_late(entry: Entry, model: Model, now: float) -> InferenceError:
@@ -39,4 +45,25 @@ def load_too_long(timeout_s: float) -> InferenceError:
     return BackendFailedError(
         f"LocalAI did not load the model within {timeout_s:.0f} s.",
         "Look at LocalAI's log, or have INFERENCE_MCP_LOAD_TIMEOUT_S raised.",
+    )
+
+
+def cancelled() -> JobCancelledError:
+    """Somebody cancelled it."""
+    return JobCancelledError("The job was cancelled.", "Start a new one if it is still wanted.")
+
+
+def shutting_down() -> ShuttingDownError:
+    """This process ends."""
+    return ShuttingDownError(
+        "The server is shutting down.", "Call again after the host has started it again."
+    )
+
+
+def fault(sample: str | None = None) -> BackendFailedError:
+    """A fault of this server's own; ``sample`` tells the log which."""
+    return BackendFailedError(
+        "This server failed on the request through a fault of its own.",
+        "Call again; if it happens again, report it with the server's log.",
+        sample=sample,
     )

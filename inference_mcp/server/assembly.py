@@ -34,7 +34,10 @@ from inference_mcp.surface.resources import Resources
 from inference_mcp.surface.status import Identity, MemoryFacts
 from inference_mcp.surface.tools import Tools
 
-__all__ = ["CLOSE_S", "App", "open_app"]
+__all__ = ["GRACE_S", "App", "open_app"]
+
+GRACE_S = 0.5
+"""What runs gets this long to end (S20): a short answer is worth waiting for."""
 
 CLOSE_S = 0.3
 """What closing connections may take (S20)."""
@@ -56,18 +59,24 @@ class App:
 async def open_app(settings: Settings, base_url: str) -> AsyncIterator[App]:
     """Everything that lives as long as the server does; ``base_url`` is LocalAI's."""
     async with anyio.create_task_group() as tasks:
-        memory = _Memory(settings)
-        link = Link(tasks, partial(_make_client, settings, base_url), memory.told)
+        link = Link(
+            tasks,
+            partial(_make_client, settings, base_url),
+            lambda loaded, limit: memory.told(loaded, limit),
+        )
         scheduler = LocalScheduler(
             tasks, _limits(settings), link, load_timeout_s=settings.load_timeout_s
         )
-        memory.scheduler = scheduler
+        memory = _Memory(scheduler, auto=settings.max_resident_models == "auto")
+        app = _app(settings, base_url, tasks, link, scheduler, memory)
         try:
-            yield _app(settings, base_url, tasks, link, scheduler, memory)
+            yield app
         finally:
-            tasks.cancel_scope.cancel()
-            with anyio.move_on_after(CLOSE_S, shield=True):
-                await link.aclose()
+            with anyio.CancelScope(shield=True):
+                await app.jobs.close(GRACE_S)  # at once, where ``serving`` did it before
+                tasks.cancel_scope.cancel()
+                with anyio.move_on_after(CLOSE_S):
+                    await link.aclose()
 
 
 def _app(
@@ -144,25 +153,22 @@ def _limits(settings: Settings) -> Limits:
 class _Memory:
     """How many models LocalAI may hold: the operator's word, else its own, else no limit."""
 
-    scheduler: LocalScheduler
-
-    def __init__(self, settings: Settings) -> None:
-        self._auto = settings.max_resident_models == "auto"
+    def __init__(self, scheduler: LocalScheduler, *, auto: bool) -> None:
+        self._scheduler = scheduler
+        self._auto = auto
         self._localai: int | None = None
 
     def told(self, loaded: Iterable[str], limit: int | None) -> None:
         """What LocalAI was heard to hold and to keep at most."""
         self._localai = limit
-        self.scheduler.learn(loaded, limit if self._auto else None)
+        self._scheduler.learn(loaded, limit if self._auto else None)
 
     def facts(self) -> MemoryFacts:
         """For health, which warns where the two limits do not fit together."""
-        in_force = self.scheduler.snapshot().limits.max_resident_models
+        in_force = self._scheduler.snapshot().limits.max_resident_models
         if not self._auto:
             return MemoryFacts(in_force, self._localai, "setting")
-        return MemoryFacts(
-            in_force, self._localai, "none" if self._localai is None else "localai"
-        )
+        return MemoryFacts(in_force, self._localai, "none" if self._localai is None else "localai")
 
 
 async def _make_client(settings: Settings, base_url: str) -> InferenceBackend:

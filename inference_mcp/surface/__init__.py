@@ -9,7 +9,9 @@ pictures and observations. It knows no HTTP, takes no decision about order, and 
     ``calls``      checked arguments → frozen requests (model, seed and picture settled)
     ``content``    jobs → content blocks, errors → ``[code] what happened. What to do next.``
     ``status``     the bodies of the status tools and resources
-    ``tools``      the eleven tools: their descriptions and what each does
+    ``listing``    the eleven tools as a host lists them
+    ``tools``      what each of them does
+    ``cancels``    whether a host's cancel is one of the job
     ``resources``  pictures and status as resources; completion
     ``progress``   the lines that a waiting host is sent
 """

@@ -19,8 +19,8 @@ from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSn
 from inference_mcp.scheduling.state import Counts, Limits
 from inference_mcp.surface import status
 from tests.assembled import NOW, Assembled, assembled, busy, facts, texts
-from tests.test_job import Stands, make_job
 from tests.fakes import CHAT_MODEL, IMAGE_MODEL, FakeBackend, png
+from tests.test_job import Stands, make_job
 
 
 @pytest.mark.parametrize(

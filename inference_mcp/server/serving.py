@@ -1,0 +1,146 @@
+"""One process for one host: its start, and its end in time (S20).
+
+An end begins when stdin ends, a signal comes or stdout is gone. Then the jobs are closed while
+the session still runs, so that every open call gets its answer, and only then does the session
+end. From the first moment on a watchdog runs: threads that hang in a slow disk, in stdin or in
+stdout cannot be interrupted, and the interpreter would wait for all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import signal
+import sys
+import threading
+from contextlib import AsyncExitStack
+from functools import partial
+
+import anyio
+from mcp.server.stdio import stdio_server
+
+from inference_mcp.jobs import Jobs
+from inference_mcp.logs import log, place
+from inference_mcp.server.assembly import GRACE_S, open_app
+from inference_mcp.server.protocol import build_server
+from inference_mcp.server.stdio import Host
+from inference_mcp.settings import Settings
+
+__all__ = ["serve_stdio"]
+
+ANSWER_S = 0.4
+"""What the last answers may take to be made, once all jobs have ended."""
+
+END_S = 1.5
+"""What an end may take in all: hosts send SIGTERM 2 s after they closed stdin, and S20 allows
+1.8 s. ``GRACE_S``, ``ANSWER_S`` and the closing of connections fit into it."""
+
+LEAVE_S = 0.2
+"""What the interpreter may take to end, once nothing is left to be done."""
+
+
+class _End:
+    """The end of this process. ``code`` is its exit code."""
+
+    def __init__(self) -> None:
+        self.begun = anyio.Event()
+        self.code = 0
+
+    def begin(self) -> None:
+        """It ends now; the first call counts."""
+        if not self.begun.is_set():
+            self.within(END_S)
+            self.begun.set()
+
+    def within(self, seconds: float) -> None:
+        """See to it that the process is gone by then, from any thread; the earliest counts.
+
+        Nothing is flushed: each line of the log was when it was written, and a log that
+        nobody reads would hang here as it may hang elsewhere.
+        """
+        timer = threading.Timer(seconds, lambda: os._exit(self.code))
+        timer.daemon = True
+        timer.start()
+
+
+async def serve_stdio(settings: Settings, *, simulate: bool) -> None:
+    """Serve one host over stdin and stdout until it leaves.
+
+    Raises:
+        SystemExit: with 1, after a line in the log, for a fault of this server's own.
+    """
+    end = _End()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_hear_signals, end)
+            await _serve(settings, simulate, end)
+            tasks.cancel_scope.cancel()
+    except Exception as error:
+        fault = _fault(error)
+        if fault is not None:
+            end.code = 1
+            log("critical", "server.failed", exception=place(fault))
+    log("info", "server.stopped")
+    end.within(LEAVE_S)
+    if end.code:
+        sys.exit(end.code)
+
+
+async def _serve(settings: Settings, simulate: bool, end: _End) -> None:
+    async with AsyncExitStack() as stack:
+        base_url = settings.base_url
+        if simulate:
+            from inference_mcp.simulator.running import running
+            from inference_mcp.simulator.world import default_world
+
+            base_url = await stack.enter_async_context(running(default_world(directives=False)))
+        nothing = anyio.wrap_file(io.StringIO())  # ``Host`` reads stdin instead of the SDK
+        unused, answers = await stack.enter_async_context(stdio_server(stdin=nothing))
+        await unused.aclose()
+        app = await stack.enter_async_context(open_app(settings, base_url))
+        stack.callback(end.begin)  # whatever the reason, before the parts are closed
+        server = build_server(app)
+        host = Host(sys.stdin.buffer, answers, partial(end.within, END_S))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_read_to_the_end, host, end)
+            tasks.start_soon(_end_session, app.jobs, host, end)
+            await server.run(host.messages, host, server.create_initialization_options())
+            tasks.cancel_scope.cancel()
+
+
+async def _read_to_the_end(host: Host, end: _End) -> None:
+    await host.read()
+    end.begin()
+
+
+async def _end_session(jobs: Jobs, host: Host, end: _End) -> None:
+    """Once the end has begun, end the session, but not before its calls were answered."""
+    await end.begun.wait()
+    await jobs.close(GRACE_S)
+    with anyio.move_on_after(ANSWER_S):
+        await host.answered()
+    await host.hang_up()
+
+
+async def _hear_signals(end: _End) -> None:
+    """SIGTERM and SIGINT end the server as the end of stdin does; more of them change nothing."""
+    if sys.platform == "win32":  # no loop there hands out signals; hosts close stdin or kill
+        return
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            end.begin()
+
+
+def _fault(error: Exception) -> BaseException | None:
+    """What is this server's own fault, if anything: that the host closed stdout is none."""
+    if isinstance(error, ExceptionGroup):
+        found = (_fault(each) for each in error.exceptions)
+        return next((each for each in found if each is not None), None)
+    return None if _is_closed_pipe(error) else error
+
+
+def _is_closed_pipe(error: Exception) -> bool:
+    if isinstance(error, BrokenPipeError):
+        return True
+    return sys.platform == "win32" and isinstance(error, OSError) and error.errno == errno.EINVAL

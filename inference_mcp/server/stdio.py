@@ -1,0 +1,222 @@
+"""The host at the other end of stdin and stdout: its messages one by one, and its end.
+
+The SDK reads stdin too, but answers a line that it cannot read with nothing, and a host waits
+for that answer for good. So lines are read here: each is a message for the session, or is
+answered with an error that bears the id of the call where one can be made out. What has been
+handed to the session and is not answered yet is counted, so that an end can wait for it.
+
+Above is ``serving``. Nothing here knows what the messages mean.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol, TypeAlias
+
+import anyio
+import anyio.to_thread
+import mcp_types as types
+from mcp.shared.message import SessionMessage
+from pydantic import ValidationError
+from typing_extensions import Self
+
+__all__ = ["MAX_LINE_BYTES", "Host", "read_message"]
+
+MAX_LINE_BYTES = 64 * 2**20
+"""Longer lines are refused: a call with four large pictures inside takes less."""
+
+_ENDS_BYTES = 2**16
+"""What is kept of each end of a line that is too long, to find the call's id in."""
+
+_SCALAR = rb'(?:"(?:[^"\\]|\\.)*"|[\w.+-]+)'
+_ID = rb'"id"\s*:\s*(-?\d{1,18}|"(?:[^"\\]|\\.){0,200}")\s*'
+_ID_AT_HEAD = re.compile(rb'\s*\{\s*(?:"\w+"\s*:\s*' + _SCALAR + rb"\s*,\s*)*?" + _ID + rb"[,}]")
+_ID_AT_TAIL = re.compile(rb"[,{]\s*" + _ID + rb'(?:,\s*"\w+"\s*:\s*' + _SCALAR + rb"\s*)*\}\s*\Z")
+
+_Read: TypeAlias = types.JSONRPCMessage | None
+
+
+class _Answers(Protocol):
+    """The SDK's way to stdout."""
+
+    async def send(self, item: SessionMessage, /) -> None: ...
+    async def aclose(self) -> None: ...
+
+
+class Host:
+    """One host. The session reads ``messages`` and writes to this object.
+
+    ``on_end`` is called in a thread as soon as stdin has ended, even if the event loop hangs.
+    """
+
+    def __init__(self, lines: BinaryIO, answers: _Answers, on_end: Callable[[], None]) -> None:
+        self._lines = lines
+        self._answers = answers
+        self._on_end = on_end
+        # Unbounded: a session that is stuck must not keep the end of stdin from being seen.
+        self._inbox, self.messages = anyio.create_memory_object_stream[SessionMessage | Exception](
+            math.inf
+        )
+        self._open: set[types.RequestId] = set()
+        self._changed = anyio.Event()
+
+    async def read(self) -> None:
+        """Hand over what the host sends, until it has ended."""
+        alone = anyio.CapacityLimiter(1)  # hanging threads elsewhere must not stop the reading
+        async with anyio.create_task_group() as tasks:
+            while True:
+                found, ended = await anyio.to_thread.run_sync(
+                    self._next, abandon_on_cancel=True, limiter=alone
+                )
+                if ended:
+                    return
+                if isinstance(found, types.JSONRPCError):
+                    tasks.start_soon(self.send, SessionMessage(found))
+                elif found is not None:
+                    await self._hand_over(found)
+
+    def _next(self) -> tuple[_Read, bool]:
+        """The next message, or an error to answer, and whether stdin has ended. In a thread."""
+        try:
+            line = _read_line(self._lines)
+        except (OSError, ValueError):  # a terminal that is gone, or a descriptor closed
+            line = b""
+        if line:
+            return read_message(line), False
+        self._on_end()
+        return None, True
+
+    async def _hand_over(self, message: types.JSONRPCMessage) -> None:
+        if isinstance(message, types.JSONRPCRequest):
+            self._open.add(message.id)
+        elif isinstance(message, types.JSONRPCNotification) and message.params is not None:
+            if message.method == "notifications/cancelled":  # is never answered
+                self._answered(message.params.get("requestId"))
+        try:
+            await self._inbox.send(SessionMessage(message))
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return  # the session has ended first
+
+    def _answered(self, id_: Any) -> None:
+        if isinstance(id_, (str, int)) and id_ in self._open:
+            self._open.discard(id_)
+            self._changed.set()
+            self._changed = anyio.Event()
+
+    async def answered(self) -> None:
+        """Wait until every call has its answer on the way."""
+        while self._open:
+            await self._changed.wait()
+
+    async def hang_up(self) -> None:
+        """End the session, as the end of stdin would."""
+        await self._inbox.aclose()
+
+    # --- what the session writes to -----------------------------------------------------
+
+    async def send(self, item: SessionMessage, /) -> None:
+        """Send one message; one that comes after the end is dropped."""
+        try:
+            await self._answers.send(item)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return
+        if isinstance(item.message, types.JSONRPCResponse | types.JSONRPCError):
+            self._answered(item.message.id)
+
+    async def aclose(self) -> None:
+        """Say that nothing more will be sent."""
+        await self._answers.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool | None:
+        await self.aclose()
+        return None
+
+
+def _read_line(lines: BinaryIO) -> bytes:
+    """One line with its end, ``b""`` at the end of all; of one too long, only both its ends.
+
+    What is kept of such a line is still too long a line, so ``read_message`` refuses it.
+    """
+    line = lines.readline(MAX_LINE_BYTES)
+    if len(line) < MAX_LINE_BYTES or line.endswith(b"\n"):
+        return line
+    head, tail = line[:_ENDS_BYTES], line[-_ENDS_BYTES:]
+    del line
+    while more := lines.readline(2**20):
+        tail = (tail + more)[-_ENDS_BYTES:]
+        if more.endswith(b"\n"):
+            break
+    return head + _CUT + tail
+
+
+_CUT = b"\x00"
+"""Stands where a line was cut. No JSON holds it, so what is left is refused as such."""
+
+
+def read_message(line: bytes) -> _Read:
+    """A line's message; the error to answer where it is none; ``None`` if nothing is due."""
+    if not line.strip():
+        return None
+    text = line.decode(errors="replace")
+    try:
+        return types.jsonrpc_message_adapter.validate_json(text, by_name=False)
+    except ValidationError as error:
+        no_json = any(each["type"] == "json_invalid" for each in error.errors(include_url=False))
+    if no_json:
+        return _refusal(
+            line,
+            types.PARSE_ERROR,
+            "The line cannot be read as JSON: it is malformed, longer than 64 MB, nested too "
+            "deeply, or holds half a surrogate pair or a number of thousands of digits.",
+        )
+    return _refusal(line, types.INVALID_REQUEST, "The line is no JSON-RPC message.")
+
+
+def _refusal(line: bytes, code: int, message: str) -> types.JSONRPCError | None:
+    """What to answer; nothing to a notification or an answer, for neither waits for one."""
+    id_, waits = _id_of(line)
+    if not waits:
+        return None
+    return types.JSONRPCError(
+        jsonrpc="2.0", id=id_, error=types.ErrorData(code=code, message=message)
+    )
+
+
+def _id_of(line: bytes) -> tuple[types.RequestId | None, bool]:
+    """The id as far as it can be made out, and whether somebody may wait for an answer."""
+    try:
+        found = json.loads(line, parse_int=_whole)
+    except (ValueError, RecursionError):
+        match = _ID_AT_HEAD.match(line[:_ENDS_BYTES]) or _ID_AT_TAIL.search(line[-_ENDS_BYTES:])
+        return (_plain(json.loads(match[1], strict=False)) if match else None), True
+    if not isinstance(found, dict):
+        return None, True
+    if "method" in found:
+        return _plain(found.get("id")), "id" in found
+    return _plain(found.get("id")), not found.keys() & {"result", "error"}
+
+
+def _whole(digits: str) -> int:
+    """Python refuses to read very long numbers; no id is one."""
+    return int(digits) if len(digits) < 20 else 0
+
+
+def _plain(id_: object) -> types.RequestId | None:
+    """An id that can be sent back."""
+    if isinstance(id_, bool) or not isinstance(id_, str | int):
+        return None
+    if isinstance(id_, str) and not id_.isprintable():  # half a surrogate pair cannot be written
+        return None
+    return id_
