@@ -194,12 +194,11 @@ class Core(Memory):
             return None, False, self._decide(now)
         if cause is None or cause.state is not State.QUEUED:
             self._block(model, now + backoff_s(1, 1.0))
-            if model.circuit.failed(now):
-                self._set_timer(model.circuit.open_until or now, "unblock", name)
+            self._count_failure(model, now)
             return None, False, self._decide(now)
-        grant(self.world, cause, now, overdue=False)
-        self._intake.left(cause)
-        self._end_lease(cause, now)
+        self._leave_queue(cause)
+        step(self.counts, cause, Event.GRANT)
+        cause.attempts += 1
         retried, actions = self.attempt_failed(cause.id, failure, jitter, now)
         return cause.id, retried, actions
 
@@ -312,8 +311,7 @@ class Core(Memory):
             return []
         if failure.retry_after_s:
             self._block(model, now + failure.retry_after_s)
-        if model.circuit.failed(now):
-            self._set_timer(model.circuit.open_until or now, "unblock", model.name)
+        self._count_failure(model, now)
         if failure.process_dead and model.phase is Phase.RESIDENT and not model.healing:
             model.healing = True
             return [Heal(model.name)]

@@ -232,13 +232,23 @@ class Ledger:
 
     def _block(self, model: Model, until: float) -> None:
         model.blocked_until = max(model.blocked_until, until)
-        self._set_timer(until, "unblock", model.name)
+        self._wake_at(until)
+
+    def _count_failure(self, model: Model, now: float) -> None:
+        """S15: one more transient failure of a model, which may open its circuit."""
+        model.circuit.failed(now)
+        if model.circuit.open_until is not None:
+            self._wake_at(model.circuit.open_until)
 
     def _model_of(self, name: str) -> Model:
         model = self.world.models.get(name)
         if model is None:
             model = self.world.models[name] = Model(name, self.limits.slots_of(name))
         return model
+
+    def _wake_at(self, at: float) -> None:
+        """Decide anew at a time, though nothing happens then but that it has come."""
+        self._set_timer(at, "", "")
 
     def _set_timer(self, at: float, what: str, name: str) -> None:
         if at == math.inf:

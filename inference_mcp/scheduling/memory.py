@@ -42,7 +42,7 @@ class Memory(Ledger):
             model.loaded_at = model.last_used = now
             model.stay_until = now + self._stay_s(model)
             if self.limits.max_resident_models:
-                self._set_timer(model.stay_until, "stay", name)
+                self._wake_at(model.stay_until)
         actions: list[Action] = []
         for entry in self.world.running.values():
             if entry.ticket.model == name and entry.carries_load:

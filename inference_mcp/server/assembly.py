@@ -59,15 +59,12 @@ class App:
 async def open_app(settings: Settings, base_url: str) -> AsyncIterator[App]:
     """Everything that lives as long as the server does; ``base_url`` is LocalAI's."""
     async with anyio.create_task_group() as tasks:
-        link = Link(
-            tasks,
-            partial(_make_client, settings, base_url),
-            lambda loaded, limit: memory.told(loaded, limit),
-        )
+        link = Link(tasks, partial(_make_client, settings, base_url))
         scheduler = LocalScheduler(
             tasks, _limits(settings), link, load_timeout_s=settings.load_timeout_s
         )
         memory = _Memory(scheduler, auto=settings.max_resident_models == "auto")
+        link.tell = memory.told
         app = _app(settings, base_url, tasks, link, scheduler, memory)
         try:
             yield app
@@ -112,7 +109,7 @@ def _app(
         on_fault=_log_fault,
         memory=memory.facts,
     )
-    warm_up = _once(lambda: tasks.start_soon(_warm_up, settings, base_url, link, name="warm up"))
+    warm_up = _once(partial(tasks.start_soon, _warm_up, settings, base_url, link))
     return App(tools, Resources(tools, store), HostCancels(jobs), jobs, warm_up, link.learned)
 
 
@@ -126,7 +123,7 @@ def _observer(metrics: Metrics) -> Observer:
     return observe
 
 
-def _once(do: Callable[[], None]) -> Callable[[], None]:
+def _once(do: Callable[[], object]) -> Callable[[], None]:
     left = [do]
 
     def once() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol
+from typing import TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -30,21 +30,17 @@ LEARN_WAIT_S = 3.0
 """How long after such a question began a request waits for its answer."""
 
 
-class Tell(Protocol):
-    """What is told of LocalAI's memory: ``limit`` is ``None`` where it is not known."""
-
-    def __call__(self, loaded: Iterable[str], limit: int | None) -> None: ...
+Tell: TypeAlias = Callable[[Iterable[str], int | None], None]
+"""What is told of LocalAI's memory: the models in it; its limit, ``None`` if not known."""
 
 
 class Link:
     """The one client of this process. ``make`` raises ``BackendUnreachableError``."""
 
-    def __init__(
-        self, tasks: TaskGroup, make: Callable[[], Awaitable[InferenceBackend]], tell: Tell
-    ) -> None:
+    def __init__(self, tasks: TaskGroup, make: Callable[[], Awaitable[InferenceBackend]]) -> None:
         self._tasks = tasks
         self._make = make
-        self._tell = tell
+        self.tell: Tell = lambda loaded, limit: None
         self._lock = anyio.Lock()
         self._made: InferenceBackend | None = None
         self._answered: anyio.Event | None = None
@@ -112,7 +108,7 @@ class Link:
         if not self._loaded_told:
             models = await backend.list_models()
             self._loaded_told = True
-            self._tell([model.id for model in models if model.loaded], None)
+            self.tell([model.id for model in models if model.loaded], None)
         limit = await backend.memory_limit()
         self._limit_told = True
-        self._tell([], limit)
+        self.tell([], limit)

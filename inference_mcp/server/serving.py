@@ -101,7 +101,9 @@ async def _serve(settings: Settings, simulate: bool, end: _End) -> None:
         app = await stack.enter_async_context(open_app(settings, base_url))
         stack.callback(end.begin)  # whatever the reason, before the parts are closed
         server = build_server(app)
-        host = Host(sys.stdin.buffer, answers, partial(end.within, END_S))
+        # A reader of its own: the interpreter's end would hang on a lock of ``sys.stdin``.
+        lines = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: ASYNC230, SIM115
+        host = Host(lines, answers, partial(end.within, END_S))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_read_to_the_end, host, end)
             tasks.start_soon(_end_session, app.jobs, host, end)

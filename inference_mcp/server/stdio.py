@@ -13,16 +13,18 @@ from __future__ import annotations
 import json
 import math
 import re
+import threading
 from collections.abc import Callable
+from contextlib import suppress
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol, TypeAlias
+from typing import Any, BinaryIO, Protocol, Self, TypeAlias
 
 import anyio
 import anyio.to_thread
 import mcp_types as types
 from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
-from typing_extensions import Self
 
 __all__ = ["MAX_LINE_BYTES", "Host", "read_message"]
 
@@ -57,7 +59,7 @@ class Host:
         self._lines = lines
         self._answers = answers
         self._on_end = on_end
-        # Unbounded: a session that is stuck must not keep the end of stdin from being seen.
+        # Unbounded: the session starts a task for each request as it is.
         self._inbox, self.messages = anyio.create_memory_object_stream[SessionMessage | Exception](
             math.inf
         )
@@ -65,41 +67,47 @@ class Host:
         self._changed = anyio.Event()
 
     async def read(self) -> None:
-        """Hand over what the host sends, until it has ended."""
+        """Hand over what the host sends, until it has ended.
+
+        A thread of its own reads ahead, so that the end is seen however busy the event loop is.
+        """
+        found: SimpleQueue[_Read] = SimpleQueue()
+        threading.Thread(target=self._read_ahead, args=(found,), daemon=True).start()
         alone = anyio.CapacityLimiter(1)  # hanging threads elsewhere must not stop the reading
-        async with anyio.create_task_group() as tasks:
-            while True:
-                found, ended = await anyio.to_thread.run_sync(
-                    self._next, abandon_on_cancel=True, limiter=alone
-                )
-                if ended:
-                    return
-                if isinstance(found, types.JSONRPCError):
-                    tasks.start_soon(self.send, SessionMessage(found))
-                elif found is not None:
-                    await self._hand_over(found)
-
-    def _next(self) -> tuple[_Read, bool]:
-        """The next message, or an error to answer, and whether stdin has ended. In a thread."""
         try:
-            line = _read_line(self._lines)
-        except (OSError, ValueError):  # a terminal that is gone, or a descriptor closed
-            line = b""
-        if line:
-            return read_message(line), False
-        self._on_end()
-        return None, True
+            async with anyio.create_task_group() as tasks:
+                while True:
+                    message = await anyio.to_thread.run_sync(
+                        found.get, abandon_on_cancel=True, limiter=alone
+                    )
+                    if message is None:
+                        return
+                    if isinstance(message, types.JSONRPCError):
+                        tasks.start_soon(self.send, SessionMessage(message))
+                    else:
+                        self._hand_over(message)
+        finally:
+            found.put(None)  # lets go of the thread that waits for it
 
-    async def _hand_over(self, message: types.JSONRPCMessage) -> None:
+    def _read_ahead(self, found: SimpleQueue[_Read]) -> None:
+        with suppress(OSError, ValueError):  # a terminal that is gone, or a descriptor closed
+            while line := _read_line(self._lines):
+                message = read_message(line)
+                if message is not None:
+                    found.put(message)
+        self._on_end()
+        found.put(None)
+
+    def _hand_over(self, message: types.JSONRPCMessage) -> None:
         if isinstance(message, types.JSONRPCRequest):
             self._open.add(message.id)
-        elif isinstance(message, types.JSONRPCNotification) and message.params is not None:
-            if message.method == "notifications/cancelled":  # is never answered
-                self._answered(message.params.get("requestId"))
-        try:
-            await self._inbox.send(SessionMessage(message))
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # the session has ended first
+        elif (
+            isinstance(message, types.JSONRPCNotification)
+            and message.method == "notifications/cancelled"
+        ):
+            self._answered((message.params or {}).get("requestId"))  # no answer will come
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            self._inbox.send_nowait(SessionMessage(message))  # unless the session ended first
 
     def _answered(self, id_: Any) -> None:
         if isinstance(id_, (str, int)) and id_ in self._open:

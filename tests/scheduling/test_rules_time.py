@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from inference_mcp.errors import BackendFailedError, DeadlineExceededError
+from inference_mcp.errors import BackendFailedError, DeadlineExceededError, QueueFullError
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.core import Core
 from inference_mcp.scheduling.lifecycle import State
@@ -282,3 +282,127 @@ def test_a_newcomer_s_wait_is_estimated_from_what_goes_before_it() -> None:
     assert core.wait_estimate_s(chat, 4.0) == 6.0 + 10.0
     assert core.wait_estimate_s(picture, 4.0) == 6.0 + 10.0 + 30.0
     assert core_with(ticket("a"), ticket("b")).wait_estimate_s(chat, 1.0) is None
+
+
+# --- S12: the words -------------------------------------------------------------------------------
+
+
+def test_s12_the_newcomer_and_the_displaced_hear_what_happened() -> None:
+    """S12: the depth, about how long it would wait, and what to do."""
+    limits = Limits(max_queue=1, preemption="off")
+    core = core_with(ticket("runs"), ticket("waits", "txt2img"), limits=limits)
+    with pytest.raises(QueueFullError) as unmeasured:
+        core.submit(ticket("same", "txt2img"), 1.0)
+    assert unmeasured.value.what == "The queue is full: 1 requests wait already."
+    assert unmeasured.value.next_step == (
+        "Call again in a while, or cancel waiting jobs that are no longer needed."
+    )
+    assert (unmeasured.value.depth, unmeasured.value.wait_s) == (1, None)
+    core.estimates.record(RequestType.TXT2TXT, "m", Priority.NORMAL, 30.0)
+    with pytest.raises(QueueFullError) as refused:
+        core.submit(ticket("worse", "img2txt"), 4.0)
+    assert refused.value.what == (
+        "The queue is full: 1 requests wait already. Its wait would be about 26 s."
+    )
+    [end] = core.submit(ticket("better"), 4.0)
+    assert isinstance(end, End)
+    assert end.id == "waits"
+    assert isinstance(end.error, QueueFullError)
+    assert end.error.what == (
+        "The queue was full, and a request of a better rank took this one's place."
+    )
+    assert end.error.wait_s == 26.0
+
+
+# --- S13: who is not refused ----------------------------------------------------------------------
+
+
+def pressed(limits: Limits, *running: Ticket) -> Core:
+    """A core where a chat on ``m`` takes 10 s, as often measured, and these run since 0 s."""
+    core = Core(limits)
+    core.seen_loaded("mn", 0.0)
+    for _ in range(20):
+        core.estimates.record(RequestType.TXT2TXT, "m", Priority.NORMAL, 10.0)
+    for kind in (RequestType.TXT2IMG, RequestType.IMG2TXT):
+        core.estimates.record(kind, "n", Priority.NORMAL, 60.0)
+    for each in running:
+        core.submit(each, 0.0)
+    return core
+
+
+@pytest.mark.parametrize(
+    ("limits", "running", "admitted"),
+    [
+        (Limits(), [ticket("p", "txt2img", "n")], True),  # it lends its place
+        (Limits(), [ticket("v", "img2txt", "n")], True),  # it is aborted
+        (QUIET, [ticket("p", "txt2img", "n")], False),  # nothing gives way
+        (Limits(), [ticket("c", model="n", priority="critical")], False),  # nor what ranks above
+        (Limits(), [ticket("c", model="m", priority="critical")], False),  # nor has it a slot
+    ],
+)
+def test_s13_who_could_take_a_place_at_once_is_not_refused(
+    limits: Limits, running: list[Ticket], admitted: bool
+) -> None:
+    """S13, S6: with 20 s left for 10 s of work, behind 60 s of somebody else's."""
+    core = pressed(limits, *running)
+    for _ in range(20):
+        core.estimates.record(RequestType.TXT2TXT, "n", Priority.CRITICAL, 60.0)
+        core.estimates.record(RequestType.TXT2TXT, "m", Priority.CRITICAL, 60.0)
+    if admitted:
+        core.submit(ticket("new", deadline=20.0), 0.0)
+        assert core.counts.rejected == 0
+    else:
+        with pytest.raises(DeadlineExceededError):
+            core.submit(ticket("new", deadline=20.0), 0.0)
+
+
+def test_s13_a_protected_request_gives_no_place() -> None:
+    """S13, S7: past 30 s a text is not aborted any more."""
+    core = pressed(Limits(), ticket("v", "img2txt", "n", deadline=900.0))
+    core.estimates.record(RequestType.IMG2TXT, "n", Priority.NORMAL, 900.0)
+    core.estimates.record(RequestType.IMG2TXT, "n", Priority.NORMAL, 900.0)
+    with pytest.raises(DeadlineExceededError):
+        core.submit(ticket("new", deadline=51.0), 31.0)
+
+
+# --- S15: loads that fail for nobody --------------------------------------------------------------
+
+
+def test_s15_loads_that_fail_for_nobody_count_for_the_circuit_too() -> None:
+    """S15: five in a row open it for 10 s, then one more is tried."""
+    core = Core(QUIET)
+    now = 0.0
+    for number in range(5):
+        core.submit(ticket(f"r{number}", deadline=1e6), now)
+        assert core.world.models["m"].phase is Phase.LOADING
+        core.cancel(f"r{number}", now)
+        cause, retried, actions = core.load_failed("m", Failure(transient=True), 1.0, now)
+        assert (cause, retried, actions) == (None, False, [])
+        now += 0.5
+    core.submit(ticket("last", deadline=1e6), now)
+    opened = now - 0.5
+    assert core.tick(opened + 9.9) == []
+    assert core.tick(opened + 10.0) == [Load("m")]
+
+
+def test_s14_a_failed_load_is_a_try_of_the_one_that_it_was_for() -> None:
+    """S14, S11: it backs off, and the next one's load begins."""
+    core = Core(Limits(preemption="off", max_attempts=2))
+    core.submit(ticket("a"), 0.0)
+    core.submit(ticket("b"), 0.0)
+    cause, retried, actions = core.load_failed("m", Failure(transient=True), 1.0, 1.0)
+    assert (cause, retried, actions) == ("a", True, [Load("m")])
+    entry = core.entry("a")
+    assert entry is not None
+    assert (entry.state, entry.attempts, entry.leased) == (State.RETRYING, 1, False)
+    assert core.world.places_used == 0
+    assert (core.counts.waiting, core.counts.running) == (2, 0)
+    assert core.tick(1.5) == []
+    assert core.loaded("m", 1.0, 2.0) == [Grant("a")]
+
+
+def test_the_requests_of_a_model_can_be_told_of_its_load() -> None:
+    """The shell wakes those that wait for it or run on it, and nobody else."""
+    core = core_with(ticket("a"), ticket("b"), ticket("c", model="n"))
+    assert core.live_requests_of("m") == ["a", "b"]
+    assert core.live_requests_of("never heard of") == []
