@@ -69,11 +69,12 @@ TESTED_BY: Mapping[str, str] = {
     "scheduling.giving_way": "scheduling/test_rules_preemption.py",
     "scheduling.intake": "scheduling/test_rules_limits.py",
     "scheduling.ledger": "scheduling/test_rules_limits.py",
+    "scheduling.memory": "scheduling/test_rules_loading.py",
     "scheduling.protocols": "scheduling/test_scheduler.py",
     "scheduling.residency": "scheduling/test_rules_residency.py",
     "scheduling.state": "scheduling/test_rules_order.py",
     "scheduling.world": "scheduling/test_rules_order.py",
-    "scheduling.verdicts": "scheduling/test_rules_retries.py",
+    "scheduling.verdicts": "scheduling/test_rules_time.py",
     "simulator.__main__": "simulator/test_main.py",
     "surface.listing": "surface/test_tools.py",
 }

@@ -84,6 +84,9 @@ class _NoWatcher:
     def retried(self, error: InferenceError) -> None:
         """Say nothing."""
 
+    def ended(self, error: InferenceError) -> None:
+        """Say nothing."""
+
 
 def _standing_clock() -> float:
     anyio.current_time()  # it costs what it costs

@@ -1,0 +1,1 @@
+"""Tests of the parts of ``server`` that need no whole process."""
