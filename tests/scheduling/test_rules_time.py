@@ -406,3 +406,58 @@ def test_the_requests_of_a_model_can_be_told_of_its_load() -> None:
     core = core_with(ticket("a"), ticket("b"), ticket("c", model="n"))
     assert core.live_requests_of("m") == ["a", "b"]
     assert core.live_requests_of("never heard of") == []
+
+
+# --- what mutants have shown to be worth saying ---------------------------------------------------
+
+
+def test_s13_all_whose_time_is_over_end_in_one_tick() -> None:
+    """S13: none hides another."""
+    core = core_with(ticket("runs"), ticket("first"), ticket("second"))
+    ended = {action.id for action in core.tick(100.0) if isinstance(action, End)}
+    assert ended == {"runs", "first", "second"}
+    assert core.counts.failed == 3
+
+
+def test_s15_a_repair_frees_what_was_held_of_that_model_alone() -> None:
+    """S15, S14: the process that computed a lost picture is gone, that of another is not."""
+    limits = Limits(max_concurrency=3, model_concurrency={"m": 2}, preemption="off")
+    core = core_with(
+        ticket("lost", "txt2img"),
+        ticket("dead", "txt2img"),
+        ticket("elsewhere", "txt2img", "n"),
+        limits=limits,
+    )
+    for name in ("lost", "elsewhere"):
+        core.attempt_failed(name, Failure(transient=True, answer_lost=True), 1.0, 1.0)
+    core.attempt_failed("dead", Failure(transient=True, process_dead=True), 1.0, 2.0)
+    assert [entry.id for entry in core.leased()] == ["lost", "elsewhere"]
+    core.healed("m", True, 3.0)
+    assert [entry.id for entry in core.leased()] == ["elsewhere"]
+
+
+def test_s11_failing_a_request_does_not_close_the_load_that_it_carries() -> None:
+    """S11: whoever fails it; of any other request the shell closes the call."""
+    core = carrying()
+    assert core.fail("one", 5.0) == [Abandon("one", 601.0)]
+    core = core_with(ticket("a"))
+    assert core.fail("a", 5.0) == []
+
+
+def test_s12_an_estimated_wait_is_shared_among_the_places() -> None:
+    """S12: two places halve it, and what runs over its estimate adds nothing."""
+    limits = Limits(max_concurrency=2, preemption="off")
+    core = measured(ticket("a"), ticket("b", model="n"), ticket("c"), limits=limits)
+    assert core.wait_estimate_s(ticket("x").rank, 4.0) == (6.0 + 6.0 + 10.0) / 2
+    assert core.wait_estimate_s(ticket("x").rank, 40.0) == 10.0 / 2
+
+
+def test_estimates_rest_on_the_requests_own_class() -> None:
+    """S7, S16: five of its class are enough, then other classes count no more."""
+    core = core_with(ticket("runs", "txt2img", priority="batch"))
+    for priority, seconds in ((Priority.NORMAL, 10.0), (Priority.BATCH, 30.0)):
+        for _ in range(5):
+            core.estimates.record(RequestType.TXT2IMG, "m", priority, seconds)
+    assert core.time_left_s("runs", 1.0) == 29.0
+    assert core.wait_estimate_s(ticket("x", "txt2img", priority="batch").rank, 1.0) == 29.0
+    assert core.cancel("runs", 1.0) == [Abandon("runs", 45.0)]
