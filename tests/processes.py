@@ -18,7 +18,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from mcp.client.client import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
-__all__ = ["Raw", "environment", "host", "raw_host"]
+__all__ = ["COMMAND", "Raw", "environment", "host", "raw_host"]
 
 COMMAND = [sys.executable, "-m", "inference_mcp"]
 
@@ -32,6 +32,9 @@ _PASSED_ON = (
     "USERPROFILE",
     "COVERAGE_PROCESS_START",
 )
+
+_NOT_OURS = ("LOCALAI_", "ALL_PROXY", "HTTP_PROXY", "SSL_CERT_FILE")
+"""What is set under its own name."""
 
 _DEFAULTS = {
     "TXT2TXT": "qwen3-8b",
@@ -48,7 +51,7 @@ def environment(url: str, folder: Path, **settings: object) -> dict[str, str]:
     env |= {"LOCALAI_URL": url, "INFERENCE_MCP_OUTPUT_DIR": str(folder / "pictures")}
     env |= {"INFERENCE_MCP_INPUT_ROOTS": str(folder), "INFERENCE_MCP_SHARE": "off"}
     for name, value in settings.items():
-        env[name if name.startswith("LOCALAI") else f"INFERENCE_MCP_{name}"] = str(value)
+        env[name if name.startswith(_NOT_OURS) else f"INFERENCE_MCP_{name}"] = str(value)
     return env
 
 

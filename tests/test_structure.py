@@ -64,6 +64,7 @@ TESTED_BY: Mapping[str, str] = {
     "backend": "localai/test_client.py",
     "server.assembly": "test_server_stdio.py",
     "server.protocol": "test_server_stdio.py",
+    "server.serving": "test_server_ends.py",
     "scheduling.core": "scheduling/test_rules_order.py",
     "scheduling.decisions": "scheduling/test_rules_turns.py",
     "scheduling.giving_way": "scheduling/test_rules_preemption.py",
