@@ -7,6 +7,7 @@ with one line on stderr and exit code 2, and nothing on stdout, for a host reads
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -81,10 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.log("warning", "log.file", problem=problem)
     from inference_mcp.server import serve_stdio
 
-    try:
+    with contextlib.suppress(KeyboardInterrupt):  # before signals are heard, or where none are
         anyio.run(partial(serve_stdio, settings, simulate=options.simulate))
-    except KeyboardInterrupt:  # before the signals are heard, or where none are (S20)
-        pass
     return 0
 
 
