@@ -57,7 +57,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoRun:
         "USERPROFILE": str(home),
         "INFERENCE_MCP_OUTPUT_DIR": str(home / "pictures"),
         "INFERENCE_MCP_TXT2IMG_MODEL": "not-in-the-stand-in",
-        "INFERENCE_MCP_MAX_QUEUE": "0",
+        "INFERENCE_MCP_MAX_QUEUE": "1",
         "LOCALAI_API_KEY": "sk-secret",
         "LOCALAI_URL": "http://user:hidden@localai.example:8080/v1",
         "PYTHONIOENCODING": "ascii",  # a console that lacks most signs

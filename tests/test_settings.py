@@ -64,7 +64,7 @@ def test_what_belongs_to_other_programs_is_left_alone() -> None:
         ("MODEL_CONCURRENCY", "=4", "takes model=slots pairs such as"),
         ("MODEL_CONCURRENCY", "a=²", "takes model=slots pairs such as"),
         ("MODEL_CONCURRENCY", "a=" + "9" * 5000, "takes model=slots pairs such as"),
-        ("MAX_QUEUE", "-1", "takes 0 or more"),
+        ("MAX_QUEUE", "0", "takes 1 or more"),
         ("TIMEOUT_S", "0", "takes more than 0"),
         ("TIMEOUT_S", "nan", "takes a number"),
         ("TIMEOUT_S", "inf", "takes a number"),

@@ -230,7 +230,7 @@ class Core(Memory):
             elif what == "deadline":
                 actions += self._time_over(name, now)
             elif what == "load":
-                actions += self._carried_load_over(name)
+                actions += self._carried_load_over(name, now)
         return actions + self._decide(now)
 
     # --- parts of events ----------------------------------------------------------------
@@ -276,11 +276,13 @@ class Core(Memory):
         self._ended(entry)
         return actions
 
-    def _carried_load_over(self, id_: str) -> list[Action]:
+    def _carried_load_over(self, id_: str, now: float) -> list[Action]:
         """S11: a load that a request carries has a time limit of its own."""
         entry = self.world.entries.get(id_)
         if entry is None or not entry.carries_load or entry.state in TERMINAL:
             return []
+        if now < entry.granted_at + self.limits.load_timeout_s:
+            return []  # the timer of an earlier try
         step(self.counts, entry, Event.FAIL)
         entry.stopping = True
         self._ended(entry)

@@ -152,6 +152,15 @@ def test_s11_a_carried_load_has_a_time_limit_of_its_own() -> None:
     assert core.world.models["m"].phase is Phase.ABSENT
 
 
+def test_s11_the_limit_of_a_carried_load_counts_from_its_own_try() -> None:
+    """S11: a try that failed leaves its timer, which means nothing to the next."""
+    core = carrying(deadline=9000.0)
+    core.attempt_failed("one", Failure(transient=True, retry_after_s=300.0), 0.0, 100.0)
+    assert core.tick(400.0) == [Grant("one", carries_load=True)]
+    assert core.tick(601.0) == []
+    assert core.tick(1000.0)[1:] == [Stop("one")]
+
+
 def test_s11_a_carried_load_that_ended_in_time_has_no_limit_any_more() -> None:
     """S11: from then on it is a call like any other."""
     core = carrying(deadline=900.0)
