@@ -294,9 +294,17 @@ def test_every_interleaving_of_three_requests_keeps_every_invariant() -> None:
 
 def test_every_interleaving_of_carried_loads_keeps_every_invariant() -> None:
     """S11: where requests carry the loads; and where only a better class takes a place (S6)."""
-    worlds = [Small(SWAPS, places, resident, may_load=False, ages=0) for places, resident in SHAPES]
+    worlds = [Small(SWAPS, 1, 1, may_load=False, ages=0)]
     worlds += [Small(SWAPS, 1, 1, preemption, ages=0) for preemption in PREEMPTION]
     assert _explored(worlds) >= 7_500
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_interleaving_of_carried_loads_in_every_shape_keeps_every_invariant() -> None:
+    """S11: with one place or two, with room or without."""
+    worlds = (Small(SWAPS, places, resident, may_load=False, ages=0) for places, resident in SHAPES)
+    assert _explored(worlds) >= 35_000
 
 
 def test_every_interleaving_of_two_requests_and_their_failures_keeps_every_invariant() -> None:
