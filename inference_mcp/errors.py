@@ -28,6 +28,8 @@ is served.
 
 from __future__ import annotations
 
+import traceback
+from pathlib import PurePath
 from typing import ClassVar
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "QueueFullError",
     "SettingsError",
     "ShuttingDownError",
+    "place",
 ]
 
 
@@ -223,3 +226,10 @@ class ShuttingDownError(QueueError):
 
 class SettingsError(Exception):
     """A setting is unknown or unusable; ``str()`` is one line that names the variable."""
+
+
+def place(error: BaseException) -> str:
+    """An exception as its type and where it was raised; never its text (it may quote)."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{where}"

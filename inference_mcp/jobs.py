@@ -18,12 +18,10 @@ the GPU is free (S16, trap 11).
 from __future__ import annotations
 
 import secrets
-import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import PurePath
 from typing import Any
 
 import anyio
@@ -36,6 +34,7 @@ from inference_mcp.errors import (
     InferenceError,
     JobNotFoundError,
     QueueFullError,
+    place,
 )
 from inference_mcp.job import Job, JobResult, PictureResult, TextResult, terminal_state
 from inference_mcp.observe import (
@@ -202,8 +201,9 @@ class Jobs:
             self._finish(job, error=error)
             return
         except Exception as error:  # nothing of this may reach the other jobs
-            admission.fail_nowait(_unexpected(error))
-            self._finish(job, error=_unexpected(error))
+            failure = _unexpected(error)
+            admission.fail_nowait(failure)
+            self._finish(job, error=failure)
             return
         if result is not None:
             admission.complete_nowait()
@@ -409,6 +409,4 @@ def _pictures_of(request: GenerationRequest) -> tuple[InputPicture, ...]:
 
 def _unexpected(error: Exception) -> BackendFailedError:
     """A fault of this server's own: the model hears that it was one, the log which."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{PurePath(frame.filename).name}:{frame.lineno}"
-    return fault(f"Unexpected {type(error).__name__} at {place}.")
+    return fault(f"Unexpected {place(error)}.")

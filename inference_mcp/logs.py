@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import logging
 import sys
-import traceback
 from collections.abc import MutableMapping
 from logging.handlers import RotatingFileHandler
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
+from inference_mcp.errors import place
 from inference_mcp.observe import (
     JobEvent,
     JobFinished,
@@ -30,7 +30,7 @@ from inference_mcp.observe import (
     JobSubmitted,
 )
 
-__all__ = ["EventLog", "configure", "log", "place"]
+__all__ = ["EventLog", "configure", "log"]
 
 FILE_BYTES = 5 * 2**20
 FILES_KEPT = 3
@@ -153,10 +153,3 @@ def _collect(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping
     if isinstance(raised, tuple) and raised[1] is not None:
         event["exception"] = place(raised[1])
     return event
-
-
-def place(error: BaseException) -> str:
-    """An exception as its type and where it was raised; never its text."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{where}"

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from inference_mcp.logs import EventLog, configure, log, place
+from inference_mcp.errors import place
+from inference_mcp.logs import EventLog, configure, log
 from inference_mcp.observe import JobEvent, JobFinished, JobRejected, JobStarted, JobSubmitted
 from inference_mcp.requests import Priority, RequestType
 

@@ -24,7 +24,7 @@ ROOMS: Mapping[str, set[str]] = {
     "settings": {"errors", "requests"},
     "observe": {"requests"},
     "schemas": {"errors"},
-    "logs": {"observe"},
+    "logs": {"errors", "observe"},
     "scheduling": {"errors", "requests"},
     "sharing": {"errors", "requests", "scheduling"},
     "pictures": {"errors", "requests"},

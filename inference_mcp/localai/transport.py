@@ -190,8 +190,9 @@ def _new_http(url: str, authorization: str | None) -> httpx.AsyncClient:
                 max_connections=None, max_keepalive_connections=KEEPALIVE_CONNECTIONS
             ),
         )
-    except (httpx.InvalidURL, ImportError, OSError, ValueError):
-        # Only the environment can do that; the exception's text may quote a proxy's password.
+    except Exception:
+        # Only the environment can do that, and the libraries raise what they like for it; the
+        # exception's text may quote a proxy's password.
         raise failures.bad_environment() from None
 
 

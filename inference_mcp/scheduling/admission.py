@@ -101,9 +101,7 @@ class LocalAdmission:
 
     def estimate_s(self) -> float | None:
         """See ``Admission.estimate_s``."""
-        return self._core.estimates.service_s(
-            self.ticket.kind, self.ticket.model, self.ticket.priority
-        )
+        return self._core.estimates.service_s(self.ticket)
 
     def time_left_s(self) -> float | None:
         """See ``Admission.time_left_s``."""
@@ -212,8 +210,6 @@ class LocalAdmission:
     # --- inside -------------------------------------------------------------------------
 
     async def _wait_granted(self) -> None:
-        if self._end is None and not self._waits():
-            return
         while self._waits():
             self._wake = anyio.Event()
             await self._wake.wait()

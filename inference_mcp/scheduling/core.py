@@ -80,7 +80,7 @@ class Core(Memory):
             self._intake.refuse_hopeless(ticket, now)
             displaced = self._intake.make_room(ticket, now)
         except (QueueFullError, DeadlineExceededError):
-            self.counts.rejected += 1
+            self._reject(entry, Event.REFUSE)
             raise
         self.world.entries[ticket.id] = entry
         actions = [self._displace(other, now) for other in displaced]
@@ -112,11 +112,11 @@ class Core(Memory):
         """The request has its result; its call took ``service_s`` seconds."""
         entry = self.world.entries[id_]
         step(self.counts, entry, Event.COMPLETE)
-        model, ticket = self._model(entry), entry.ticket
+        model = self._model(entry)
         changes_nothing = not entry.leased and model.circuit.open_until is None
         model.circuit.succeeded()
         if entry.load_s is not None:  # else a load is in it that cannot be told apart
-            self.estimates.record(ticket.kind, ticket.model, ticket.priority, service_s)
+            self.estimates.record(entry.ticket, service_s)
         self._ended(entry)
         return [] if changes_nothing else self._decide(now)
 
@@ -159,12 +159,8 @@ class Core(Memory):
     def fail(self, id_: str, now: float) -> list[Action]:
         """The request has failed for good: its answer, its deadline, or shutdown."""
         entry = self.world.entries[id_]
-        self._leave_queue(entry)
-        step(self.counts, entry, Event.FAIL)
-        actions: list[Action] = []
-        if entry.leased and entry.carries_load:  # S11: not even a deadline closes a load
-            actions.append(self._cancel_lease(entry, now))
-        self._ended(entry)
+        # S11: not even a deadline closes a load; any other call is the job's own to close.
+        actions = self._end_early(entry, Event.FAIL, now, and_call=entry.carries_load)
         return actions + self._decide(now)
 
     def cancel(self, id_: str, now: float) -> list[Action]:
@@ -172,13 +168,7 @@ class Core(Memory):
         entry = self.world.entries.get(id_)
         if entry is None or entry.state in TERMINAL:
             return []
-        self._leave_queue(entry)
-        step(self.counts, entry, Event.CANCEL)
-        actions: list[Action] = []
-        if entry.leased and not entry.held:
-            actions.append(self._cancel_lease(entry, now))
-        self._ended(entry)
-        return actions + self._decide(now)
+        return self._end_early(entry, Event.CANCEL, now) + self._decide(now)
 
     # --- a model's events ---------------------------------------------------------------
 
@@ -257,24 +247,23 @@ class Core(Memory):
     def _displace(self, entry: Entry, now: float) -> Action:
         """S12: a request of a better rank takes this one's place in a full queue."""
         self._leave_queue(entry)
-        step(self.counts, entry, Event.FAIL)
-        self.counts.failed -= 1
-        self.counts.rejected += 1
+        self._reject(entry, Event.FAIL)
         self._ended(entry)
         return End(entry.id, self._intake.full(entry.ticket, now, displaced=True))
+
+    def _reject(self, entry: Entry, event: Event) -> None:
+        """S18: a request that found no room, or lost it, has failed but counts as rejected."""
+        step(self.counts, entry, event)
+        self.counts.failed -= 1
+        self.counts.rejected += 1
 
     def _time_over(self, id_: str, now: float) -> list[Action]:
         """S13: a request's time is over, wherever it is; S11, S16: not so that of its call."""
         entry = self.world.entries.get(id_)
         if entry is None or entry.state in TERMINAL:
             return []
-        actions: list[Action] = [End(id_, too_late(entry, self._model(entry), now))]
-        self._leave_queue(entry)
-        step(self.counts, entry, Event.FAIL)
-        if entry.leased and not entry.held:
-            actions.append(self._cancel_lease(entry, now))
-        self._ended(entry)
-        return actions
+        told = End(id_, too_late(entry, self._model(entry), now))
+        return [told, *self._end_early(entry, Event.FAIL, now)]
 
     def _carried_load_over(self, id_: str, now: float) -> list[Action]:
         """S11: a load that a request carries has a time limit of its own."""
@@ -287,6 +276,18 @@ class Core(Memory):
         entry.stopping = True
         self._ended(entry)
         return [End(id_, load_too_long(self.limits.load_timeout_s)), Stop(id_)]
+
+    def _end_early(
+        self, entry: Entry, event: Event, now: float, *, and_call: bool = True
+    ) -> list[Action]:
+        """A request ends before its answer; with ``and_call`` its call is told so."""
+        self._leave_queue(entry)
+        step(self.counts, entry, event)
+        actions: list[Action] = []
+        if and_call and entry.leased and not entry.held:
+            actions.append(self._cancel_lease(entry, now))
+        self._ended(entry)
+        return actions
 
     def _cancel_lease(self, entry: Entry, now: float) -> Action:
         """What becomes of the call of a cancelled request."""

@@ -19,6 +19,7 @@ from collections import deque
 from typing import TypeAlias
 
 from inference_mcp.requests import Priority, RequestType
+from inference_mcp.scheduling.state import Ticket
 
 __all__ = ["OWN_ENOUGH", "WINDOW", "Estimates"]
 
@@ -62,24 +63,25 @@ class Estimates:
         self._times: dict[_Kind, _Window] = {}
         self._loads: dict[str, _Window] = {}
 
-    def record(self, kind: RequestType, model: str, priority: Priority, seconds: float) -> None:
+    def record(self, ticket: Ticket, seconds: float) -> None:
         """Take in the service time of a request that completed."""
-        for key in ((kind, model, None), (kind, model, priority)):
+        kind, model = ticket.kind, ticket.model
+        for key in ((kind, model, None), (kind, model, ticket.priority)):
             if key not in self._times:
                 self._times[key] = _Window()
             self._times[key].add(seconds)
 
-    def service_s(self, kind: RequestType, model: str, priority: Priority) -> float | None:
-        """The estimated service time in seconds; ``None`` until something was measured."""
-        own = self._times.get((kind, model, priority))
+    def service_s(self, ticket: Ticket) -> float | None:
+        """A request's estimated service time in seconds; ``None`` until one was measured."""
+        own = self._times.get((ticket.kind, ticket.model, ticket.priority))
         if own is not None and len(own) >= OWN_ENOUGH:
             return own.median()
-        like = self._times.get((kind, model, None))
+        like = self._times.get((ticket.kind, ticket.model, None))
         return like.median() if like is not None else None
 
-    def measured(self, kind: RequestType, model: str) -> int:
-        """How many service times (at most ``WINDOW``) are known of a type on a model."""
-        like = self._times.get((kind, model, None))
+    def measured(self, ticket: Ticket) -> int:
+        """How many service times (at most ``WINDOW``) are known of its type on its model."""
+        like = self._times.get((ticket.kind, ticket.model, None))
         return len(like) if like is not None else 0
 
     def record_load(self, model: str, seconds: float) -> None:

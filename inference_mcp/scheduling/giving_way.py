@@ -59,8 +59,7 @@ def is_protected(world: World, entry: Entry, now: float) -> bool:
     carrying its model's load: what an abort throws away stays bounded.
     """  # noqa: D205  # one sentence
     ran_s = now - entry.granted_at
-    ticket = entry.ticket
-    expected_s = world.estimates.service_s(ticket.kind, ticket.model, ticket.priority)
+    expected_s = world.estimates.service_s(entry.ticket)
     return (
         entry.aborts >= MAX_ABORTS
         or entry.granted_overdue

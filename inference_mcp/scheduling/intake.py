@@ -44,7 +44,7 @@ class Intake:
         """A request waits, for the first time or again."""
         ticket = entry.ticket
         heapq.heappush(self._newest_of.setdefault(entry.rank, []), (-entry.number, entry.id))
-        expected_s = self._world.estimates.service_s(ticket.kind, ticket.model, ticket.priority)
+        expected_s = self._world.estimates.service_s(ticket)
         entry.expected_s = expected_s or 0.0
         self._work_s[entry.rank] = self._work_s.get(entry.rank, 0.0) + entry.expected_s
 
@@ -69,9 +69,7 @@ class Intake:
         ahead = sum(work for other, work in self._work_s.items() if other <= rank)
         known = ahead > 0.0
         for entry in self._world.running.values():
-            expected_s = self._world.estimates.service_s(
-                entry.ticket.kind, entry.ticket.model, entry.ticket.priority
-            )
+            expected_s = self._world.estimates.service_s(entry.ticket)
             if expected_s is not None:
                 known = True
                 ahead += max(0.0, expected_s - (now - entry.granted_at))
@@ -79,11 +77,9 @@ class Intake:
 
     def refuse_hopeless(self, ticket: Ticket, now: float) -> None:
         """S13: what by all measurements cannot be done in time is better told so now."""
-        if self._world.estimates.measured(ticket.kind, ticket.model) < MEASURED_ENOUGH:
+        if self._world.estimates.measured(ticket) < MEASURED_ENOUGH:
             return
-        service_s = (
-            self._world.estimates.service_s(ticket.kind, ticket.model, ticket.priority) or 0.0
-        )
+        service_s = self._world.estimates.service_s(ticket) or 0.0
         at_once = self._may_start_at_once(ticket, now) or self._may_take_a_place(ticket, now)
         wait_s = 0.0 if at_once else self.wait_estimate_s(ticket.rank, now) or 0.0
         left_s = ticket.deadline - now

@@ -127,8 +127,7 @@ class Ledger:
         return self._timers[0][0] if self._timers else None
 
     def _expected_s(self, entry: Entry) -> float | None:
-        ticket = entry.ticket
-        return self.estimates.service_s(ticket.kind, ticket.model, ticket.priority)
+        return self.estimates.service_s(entry.ticket)
 
     # --- leases -------------------------------------------------------------------------
 
@@ -188,9 +187,7 @@ class Ledger:
         """S16: when LocalAI can be done with a picture, or with a load that is carried."""
         if entry.carries_load:
             return max(now, entry.granted_at + self.limits.load_timeout_s)
-        estimate = self.estimates.service_s(
-            entry.ticket.kind, entry.ticket.model, entry.ticket.priority
-        )
+        estimate = self._expected_s(entry)
         lasts = ABANDONED_WITHOUT_ESTIMATE_S if estimate is None else ABANDONED_FACTOR * estimate
         until = entry.granted_at + lasts
         if now < entry.ticket.deadline:  # "its timeout at most"; once that is over, the GPU's

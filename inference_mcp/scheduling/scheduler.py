@@ -94,14 +94,12 @@ class LocalScheduler:
         limits: Limits,
         control: ModelControl,
         *,
-        load_timeout_s: float = 600.0,
         clock: Callable[[], float] = anyio.current_time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.core = Core(limits)
         self._tasks = tasks
         self._control = control
-        self._load_timeout_s = load_timeout_s
         self.clock = clock
         self.jitter = jitter
         self._admissions: dict[str, LocalAdmission] = {}
@@ -170,7 +168,7 @@ class LocalScheduler:
             position=position,
             since_submission_s=now - entry.submitted_at,
             since_grant_s=now - entry.granted_at if entry.leased else None,
-            estimate_s=self.core.estimates.service_s(ticket.kind, ticket.model, ticket.priority),
+            estimate_s=self.core.estimates.service_s(ticket),
         )
 
     # --- performing ---------------------------------------------------------------------
@@ -211,7 +209,8 @@ class LocalScheduler:
             await self._control.unload_model(load.evict)
         began = self.clock()
         try:
-            permitted = await self._control.load_model(load.model, timeout_s=self._load_timeout_s)
+            timeout_s = self.core.limits.load_timeout_s
+            permitted = await self._control.load_model(load.model, timeout_s=timeout_s)
         except InferenceError as error:
             self._load_failed(load.model, error)
             return

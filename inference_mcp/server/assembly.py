@@ -19,9 +19,9 @@ from anyio.abc import TaskGroup
 
 from inference_mcp import __version__
 from inference_mcp.backend import InferenceBackend
-from inference_mcp.errors import BackendUnreachableError, InferenceError
+from inference_mcp.errors import InferenceError, place
 from inference_mcp.jobs import Jobs
-from inference_mcp.logs import EventLog, log, place
+from inference_mcp.logs import EventLog, log
 from inference_mcp.observe import JobEvent, Metrics, Observer
 from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore
@@ -34,7 +34,7 @@ from inference_mcp.surface.resources import Resources
 from inference_mcp.surface.status import Identity, MemoryFacts
 from inference_mcp.surface.tools import Tools
 
-__all__ = ["GRACE_S", "App", "open_app"]
+__all__ = ["GRACE_S", "App", "limits_of", "open_app"]
 
 GRACE_S = 0.5
 """What runs gets this long to end (S20): a short answer is worth waiting for."""
@@ -60,9 +60,7 @@ async def open_app(settings: Settings, base_url: str) -> AsyncIterator[App]:
     """Everything that lives as long as the server does; ``base_url`` is LocalAI's."""
     async with anyio.create_task_group() as tasks:
         link = Link(tasks, partial(_make_client, settings, base_url))
-        scheduler = LocalScheduler(
-            tasks, _limits(settings), link, load_timeout_s=settings.load_timeout_s
-        )
+        scheduler = LocalScheduler(tasks, limits_of(settings), link)
         memory = _Memory(scheduler, auto=settings.max_resident_models == "auto")
         link.tell = memory.told
         app = _app(settings, base_url, tasks, link, scheduler, memory)
@@ -133,7 +131,8 @@ def _once(do: Callable[[], object]) -> Callable[[], None]:
     return once
 
 
-def _limits(settings: Settings) -> Limits:
+def limits_of(settings: Settings) -> Limits:
+    """What the operator allows to run, wait and stay in memory; ``auto`` is not known yet."""
     asked = settings.max_resident_models
     return Limits(
         max_concurrency=settings.max_concurrency,
@@ -144,6 +143,7 @@ def _limits(settings: Settings) -> Limits:
         overdue_batch_s=settings.overdue_batch_s,
         max_queue=settings.max_queue,
         max_attempts=settings.max_attempts,
+        load_timeout_s=settings.load_timeout_s,
     )
 
 
@@ -175,19 +175,12 @@ async def _make_client(settings: Settings, base_url: str) -> InferenceBackend:
         BackendUnreachableError: the environment names a proxy or certificates that cannot be.
     """
     module = await anyio.to_thread.run_sync(importlib.import_module, "inference_mcp.localai.client")
-    try:
-        client: InferenceBackend = module.LocalAIClient(
-            base_url,
-            authorization=settings.authorization,
-            defaults=settings.default_models,
-            model_sets=settings.model_sets,
-        )
-    except Exception as error:  # the libraries below raise what they like for a bad variable
-        raise BackendUnreachableError(
-            "The HTTP client cannot be made with this environment's proxy or certificate "
-            "variables.",
-            "Check ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE.",
-        ) from error
+    client: InferenceBackend = module.LocalAIClient(
+        base_url,
+        authorization=settings.authorization,
+        defaults=settings.default_models,
+        model_sets=settings.model_sets,
+    )
     return client
 
 

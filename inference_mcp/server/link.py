@@ -18,8 +18,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from inference_mcp.backend import InferenceBackend
-from inference_mcp.errors import InferenceError
-from inference_mcp.logs import log, place
+from inference_mcp.errors import InferenceError, place
+from inference_mcp.logs import log
 
 __all__ = ["LEARN_EVERY_S", "LEARN_WAIT_S", "Link", "Tell"]
 
@@ -76,7 +76,10 @@ class Link:
 
     async def unload_model(self, model: str) -> bool:
         """See ``scheduling.scheduler.ModelControl``."""
-        return await (await self()).unload_model(model)
+        try:
+            return await (await self()).unload_model(model)
+        except InferenceError:
+            return False
 
     async def aclose(self) -> None:
         """Close the client, if there is one."""

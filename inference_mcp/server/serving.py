@@ -20,8 +20,9 @@ from functools import partial
 import anyio
 from mcp.server.stdio import stdio_server
 
+from inference_mcp.errors import place
 from inference_mcp.jobs import Jobs
-from inference_mcp.logs import log, place
+from inference_mcp.logs import log
 from inference_mcp.server.assembly import GRACE_S, open_app
 from inference_mcp.server.protocol import build_server
 from inference_mcp.server.stdio import Host

@@ -201,7 +201,7 @@ def _protected(drive: Drive, entry: Entry) -> bool:
     """S7, written down once more."""
     ran_s = drive.now - (entry.granted_at or 0.0)
     ticket = entry.ticket
-    estimate_s = drive.core.estimates.service_s(ticket.kind, ticket.model, ticket.priority)
+    estimate_s = drive.core.estimates.service_s(ticket)
     return (
         entry.aborts >= 2
         or ran_s > 30.0

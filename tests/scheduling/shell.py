@@ -231,7 +231,6 @@ async def running_shell(
     *,
     loaded: Iterable[str] = tuple(RequestType),
     jitter: float = 0.0,
-    load_timeout_s: float = 600.0,
 ) -> AsyncIterator[Shell]:
     """A scheduler that knows ``loaded`` to be in memory; nothing may be left over at the end."""
     control = control or FakeControl()
@@ -240,7 +239,6 @@ async def running_shell(
             tasks,
             limits or Limits(),
             control,
-            load_timeout_s=load_timeout_s,
             jitter=lambda: jitter,
         )
         scheduler.learn(loaded, None)

@@ -181,7 +181,7 @@ class Playing:
             (entry.carries_load, entry.granted_overdue, entry.reserved, entry.heir),
             (entry.due_at <= self.drive.now, self._retries_at(entry)),
             self._since(entry.granted_at) if entry.leased else None,
-            self.drive.core.estimates.service_s(ticket.kind, ticket.model, ticket.priority),
+            self.drive.core.estimates.service_s(ticket),
         )
 
     def _retries_at(self, entry: Entry) -> float | None:

@@ -13,7 +13,7 @@ from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.core import Core
 from inference_mcp.scheduling.lifecycle import IllegalTransitionError, State
 from inference_mcp.scheduling.state import Abandon, Failure, Grant, Limits, Stop, Ticket
-from tests.scheduling.drive import Drive
+from tests.scheduling.drive import Drive, note_service
 
 AGAIN = Failure(transient=True)
 
@@ -120,7 +120,7 @@ def test_s16_a_cancelled_picture_is_abandoned_until_localai_can_be_done(
     """S16: 1.5 × its estimate from its start, 60 s without one, its timeout at most; not past."""
     core = core_with()
     if estimate_s is not None:
-        core.estimates.record(RequestType(kind), "m", Priority.NORMAL, estimate_s)
+        note_service(core, RequestType(kind), "m", Priority.NORMAL, estimate_s)
     core.submit(ticket("it", kind, deadline=deadline), 5.0)
     assert core.cancel("it", 10.0) == [Abandon("it", until)]
     assert core.counts.cancelled == 1

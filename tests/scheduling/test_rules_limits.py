@@ -7,7 +7,7 @@ import pytest
 from inference_mcp.errors import DeadlineExceededError, QueueFullError
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.state import Failure, Limits
-from tests.scheduling.drive import Drive
+from tests.scheduling.drive import Drive, note_service
 
 
 def full(*waiting: str, **limits: int) -> Drive:
@@ -120,7 +120,7 @@ def test_s12_one_in_back_off_is_displaced_like_any_that_waits() -> None:
 def test_s12_a_refusal_tells_the_depth_and_the_estimated_wait() -> None:
     """S12: two waiting of 10 s each and one that has 6 s left."""
     drive = Drive(Limits(max_queue=2, preemption="off"), preloaded="m")
-    drive.core.estimates.record(RequestType.TXT2TXT, "m", Priority.NORMAL, 10.0)
+    note_service(drive.core, RequestType.TXT2TXT, "m", Priority.NORMAL, 10.0)
     drive.run_until(1.0)
     for _ in range(3):
         drive.submit()
@@ -169,7 +169,7 @@ def measured(number: int, limits: Limits | None = None) -> Drive:
     """So many chats of 10 s were measured on ``m``, and ``other`` is in memory too."""
     drive = Drive(limits or Limits(preemption="off"), preloaded=["m", "other"])
     for _ in range(number):
-        drive.core.estimates.record(RequestType.TXT2TXT, "m", Priority.NORMAL, 10.0)
+        note_service(drive.core, RequestType.TXT2TXT, "m", Priority.NORMAL, 10.0)
     return drive
 
 
@@ -229,7 +229,7 @@ def test_s13_a_worse_rank_ahead_in_the_queue_is_no_wait() -> None:
 def test_s13_who_would_start_at_once_on_a_free_place_is_not_refused() -> None:
     """S13: it can make it, whatever else runs."""
     drive = measured(20, Limits(max_concurrency=2, preemption="off"))
-    drive.core.estimates.record(RequestType.TXT2IMG, "other", Priority.NORMAL, 60.0)
+    note_service(drive.core, RequestType.TXT2IMG, "other", Priority.NORMAL, 60.0)
     drive.submit("txt2img", "other", service_s=60.0)
     assert drive.submit(deadline=20.0) in drive.running()
 
@@ -237,7 +237,7 @@ def test_s13_who_would_start_at_once_on_a_free_place_is_not_refused() -> None:
 def test_s13_who_would_take_a_place_at_once_is_not_refused() -> None:
     """S13, S6: it can make it, for the picture lends its place."""
     drive = measured(20, Limits())
-    drive.core.estimates.record(RequestType.TXT2IMG, "other", Priority.NORMAL, 60.0)
+    note_service(drive.core, RequestType.TXT2IMG, "other", Priority.NORMAL, 60.0)
     drive.submit("txt2img", "other", service_s=60.0)
     assert drive.submit(deadline=20.0) in drive.running()
 

@@ -9,7 +9,7 @@ import pytest
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.core import Core
 from inference_mcp.scheduling.state import Grant, Limits, Ticket
-from tests.scheduling.drive import Drive
+from tests.scheduling.drive import Drive, note_service
 
 Mode = Literal["type", "class", "off"]
 
@@ -135,7 +135,7 @@ def test_s7_past_half_of_its_time_or_past_thirty_seconds_is_protected(
     """S7: without an estimate only the 30 s count."""
     drive = Drive(preloaded="ab")
     if estimate_s is not None:
-        drive.core.estimates.record(RequestType.TXT2TXT, "a", Priority.BATCH, estimate_s)
+        note_service(drive.core, RequestType.TXT2TXT, "a", Priority.BATCH, estimate_s)
     drive.submit(model="a", priority="batch", service_s=500.0)
     drive.run_until(ran_s)
     drive.submit(model="b")

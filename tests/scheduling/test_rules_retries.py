@@ -8,7 +8,7 @@ from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.core import Core
 from inference_mcp.scheduling.lifecycle import IllegalTransitionError, State
 from inference_mcp.scheduling.state import Failure, Grant, Heal, Limits, Load, Ticket
-from tests.scheduling.drive import Drive
+from tests.scheduling.drive import Drive, note_service
 
 AGAIN = Failure(transient=True)
 NO = Failure(transient=False)
@@ -155,7 +155,7 @@ def test_s14_waiting_for_a_load_is_no_attempt() -> None:
 def test_s14_a_picture_whose_answer_was_lost_is_held_and_retried_only_then() -> None:
     """S14, S16: LocalAI computes on; its model's slot is not free, its place is lent."""
     drive = Drive(QUIET, preloaded="mn")
-    drive.core.estimates.record(RequestType.TXT2IMG, "m", Priority.NORMAL, 20.0)
+    note_service(drive.core, RequestType.TXT2IMG, "m", Priority.NORMAL, 20.0)
     drive.run_until(1.0)
     drive.submit("txt2img", "m", id_="lost", service_s=5.0, failures=[LOST])
     drive.submit("txt2img", "m", id_="same model", service_s=5.0)

@@ -22,6 +22,7 @@ from inference_mcp.scheduling.state import (
     Stop,
     Ticket,
 )
+from tests.scheduling.drive import note_service
 
 QUIET = Limits(preemption="off")
 
@@ -91,7 +92,7 @@ def test_s13_a_picture_fails_on_time_and_its_call_goes_on(
     """S13, S16: LocalAI computes on until it can be done, so the slot stays taken."""
     core = core_with(ticket("runs", "txt2img"), ticket("next", "txt2img", deadline=500.0))
     if measured is not None:
-        core.estimates.record(RequestType.TXT2IMG, "m", Priority.NORMAL, measured)
+        note_service(core, RequestType.TXT2IMG, "m", Priority.NORMAL, measured)
     actions = core.tick(100.0)
     assert "LocalAI was not done" in verdict(actions, "runs")
     assert actions[1:] == [Abandon("runs", until)]
@@ -225,7 +226,7 @@ def measured(*tickets: Ticket, limits: Limits = QUIET) -> Core:
     core.seen_loaded("mn", 0.0)
     for kind, seconds in ((RequestType.TXT2TXT, 10.0), (RequestType.TXT2IMG, 30.0)):
         for model in "mno":
-            core.estimates.record(kind, model, Priority.NORMAL, seconds)
+            note_service(core, kind, model, Priority.NORMAL, seconds)
     for each in tickets:
         core.submit(each, 0.0)
     return core
@@ -261,7 +262,7 @@ def test_what_goes_before_is_shared_among_the_places() -> None:
 def test_a_load_that_is_still_to_come_counts() -> None:
     """Estimates: what is left of one under way, all of one that waits; unmeasured, nothing."""
     core = measured(ticket("runs"), ticket("absent", model="o", priority="batch"))
-    core.estimates.record(RequestType.TXT2TXT, "o", Priority.BATCH, 10.0)
+    note_service(core, RequestType.TXT2TXT, "o", Priority.BATCH, 10.0)
     assert core.time_left_s("absent", 0.0) == 10.0 + 10.0
     core.estimates.record_load("o", 8.0)
     assert core.time_left_s("absent", 0.0) == 10.0 + 8.0 + 10.0
@@ -307,7 +308,7 @@ def test_s12_the_newcomer_and_the_displaced_hear_what_happened() -> None:
         "Call again in a while, or cancel waiting jobs that are no longer needed."
     )
     assert (unmeasured.value.depth, unmeasured.value.wait_s) == (1, None)
-    core.estimates.record(RequestType.TXT2TXT, "m", Priority.NORMAL, 30.0)
+    note_service(core, RequestType.TXT2TXT, "m", Priority.NORMAL, 30.0)
     with pytest.raises(QueueFullError) as refused:
         core.submit(ticket("worse", "img2txt"), 4.0)
     assert refused.value.what == (
@@ -331,9 +332,9 @@ def pressed(limits: Limits, *running: Ticket) -> Core:
     core = Core(limits)
     core.seen_loaded("mn", 0.0)
     for _ in range(20):
-        core.estimates.record(RequestType.TXT2TXT, "m", Priority.NORMAL, 10.0)
+        note_service(core, RequestType.TXT2TXT, "m", Priority.NORMAL, 10.0)
     for kind in (RequestType.TXT2IMG, RequestType.IMG2TXT):
-        core.estimates.record(kind, "n", Priority.NORMAL, 60.0)
+        note_service(core, kind, "n", Priority.NORMAL, 60.0)
     for each in running:
         core.submit(each, 0.0)
     return core
@@ -355,8 +356,8 @@ def test_s13_who_could_take_a_place_at_once_is_not_refused(
     """S13, S6: with 20 s left for 10 s of work, behind 60 s of somebody else's."""
     core = pressed(limits, *running)
     for _ in range(20):
-        core.estimates.record(RequestType.TXT2TXT, "n", Priority.CRITICAL, 60.0)
-        core.estimates.record(RequestType.TXT2TXT, "m", Priority.CRITICAL, 60.0)
+        note_service(core, RequestType.TXT2TXT, "n", Priority.CRITICAL, 60.0)
+        note_service(core, RequestType.TXT2TXT, "m", Priority.CRITICAL, 60.0)
     if admitted:
         core.submit(ticket("new", deadline=20.0), 0.0)
         assert core.counts.rejected == 0
@@ -368,8 +369,8 @@ def test_s13_who_could_take_a_place_at_once_is_not_refused(
 def test_s13_a_protected_request_gives_no_place() -> None:
     """S13, S7: past 30 s a text is not aborted any more."""
     core = pressed(Limits(), ticket("v", "img2txt", "n", deadline=900.0))
-    core.estimates.record(RequestType.IMG2TXT, "n", Priority.NORMAL, 900.0)
-    core.estimates.record(RequestType.IMG2TXT, "n", Priority.NORMAL, 900.0)
+    note_service(core, RequestType.IMG2TXT, "n", Priority.NORMAL, 900.0)
+    note_service(core, RequestType.IMG2TXT, "n", Priority.NORMAL, 900.0)
     with pytest.raises(DeadlineExceededError):
         core.submit(ticket("new", deadline=51.0), 31.0)
 
@@ -466,7 +467,7 @@ def test_estimates_rest_on_the_requests_own_class() -> None:
     core = core_with(ticket("runs", "txt2img", priority="batch"))
     for priority, seconds in ((Priority.NORMAL, 10.0), (Priority.BATCH, 30.0)):
         for _ in range(5):
-            core.estimates.record(RequestType.TXT2IMG, "m", priority, seconds)
+            note_service(core, RequestType.TXT2IMG, "m", priority, seconds)
     assert core.time_left_s("runs", 1.0) == 29.0
     assert core.wait_estimate_s(ticket("x", "txt2img", priority="batch").rank, 1.0) == 29.0
     assert core.cancel("runs", 1.0) == [Abandon("runs", 45.0)]

@@ -107,12 +107,12 @@ async def test_deadlines_of_waiters_leave_the_load_alone() -> None:
 async def test_a_load_that_takes_too_long_counts_as_failed() -> None:
     """S11: it has a limit of its own; the one that caused it made a try."""
     control = FakeControl(load_s=1_000.0)
-    limits = Limits(max_attempts=2)
-    async with running_shell(limits, control, loaded=[], load_timeout_s=600.0) as shell:
+    limits = Limits(max_attempts=2, load_timeout_s=500.0)
+    async with running_shell(limits, control, loaded=[]) as shell:
         began = now()
         work = shell.start(shell.admit())
         await work.wait_ended()
-        assert work.ended_at == began + 1_200.0
+        assert work.ended_at == began + 1_000.0
         assert isinstance(work.error, BackendBusyError)
         assert len(work.follower.retries) == 1
         assert control.log == ["load txt2txt", "too slow txt2txt"] * 2
