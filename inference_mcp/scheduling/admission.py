@@ -66,7 +66,7 @@ class LocalAdmission:
         self._core = scheduler.core
         self._clock = scheduler.clock
         self._watcher = watcher
-        self._wake = anyio.Event()
+        self._wake: anyio.Event | None = None
         self._scope: anyio.CancelScope | None = None
         self._carries_load = False
         self._processing_s = 0.0
@@ -118,7 +118,7 @@ class LocalAdmission:
             self.cancel_nowait()
             self._release(interrupted=True)
             raise
-        lease = _LocalLease(self, self._clock(), self._core.entry(self.ticket.id))
+        lease = _LocalLease(self, self._core.world.entries[self.ticket.id])
         scope = self._scope = anyio.CancelScope()
         try:
             with scope:
@@ -135,7 +135,8 @@ class LocalAdmission:
             raise
         finally:
             self._scope = None
-            self._release(interrupted=scope.cancelled_caught)
+            if not lease.released or scope.cancelled_caught:
+                self._release(interrupted=scope.cancelled_caught)
         if self._final is not None and scope.cancelled_caught:
             raise self._end or cancelled()
         if self._final is None and scope.cancelled_caught:
@@ -171,7 +172,7 @@ class LocalAdmission:
         """The call may be made."""
         entry = self._core.entry(self.ticket.id)
         self._carries_load = entry is not None and entry.carries_load
-        self._wake.set()
+        self._wake_up()
         self._watcher.changed()
 
     def stop(self) -> None:
@@ -213,6 +214,7 @@ class LocalAdmission:
         while self._waits():
             self._wake = anyio.Event()
             await self._wake.wait()
+            self._wake = None
         if self._end is not None:
             raise self._end
 
@@ -235,18 +237,26 @@ class LocalAdmission:
             self._end = error
         self._after(actions)
 
+    def _wake_up(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
     def _release(self, *, interrupted: bool = False) -> None:
         actions = self._core.release(self.ticket.id, self._clock(), interrupted=interrupted)
         self._scheduler.perform(actions)
         self._scheduler.forget(self.ticket.id)
 
-    def released(self, started_at: float) -> None:
-        """The lease ended before its block: note how long LocalAI took."""
+    def released(self, started_at: float) -> bool:
+        """LocalAI has answered; whether that ends the lease before its block.
+
+        Told to close just as the answer came, the end of the block decides which was first.
+        """
         self._note_processing(started_at)
         self.model_is_there()
-        # Told to close just as the answer came: the end of the block decides which was first.
-        if self._scope is None or not self._scope.cancel_called:
-            self._release()
+        if self._scope is not None and self._scope.cancel_called:
+            return False
+        self._release()
+        return True
 
     def model_is_there(self) -> None:
         """An answer has begun: the load that this call carried is over."""
@@ -258,7 +268,7 @@ class LocalAdmission:
         self._processing_s = self._clock() - started_at
 
     def _after(self, actions: Iterable[Action]) -> None:
-        self._wake.set()
+        self._wake_up()
         self._scheduler.perform(actions)
         self._scheduler.forget(self.ticket.id)
         self._watcher.changed()
@@ -267,13 +277,14 @@ class LocalAdmission:
 class _LocalLease:
     """See ``Lease``."""
 
-    def __init__(self, admission: LocalAdmission, started_at: float, entry: Entry | None) -> None:
+    def __init__(self, admission: LocalAdmission, entry: Entry) -> None:
         self._admission = admission
-        self._released = False
-        self.started_at = started_at
-        self.attempt = entry.attempts if entry else 1
-        self.load_s = entry.load_s if entry and not entry.carries_load else None
+        self.started_at = entry.granted_at
+        self.attempt = entry.attempts
+        self.load_s = entry.load_s if not entry.carries_load else None
+        self.released = False
         self.again = False
+        self._answered = False
 
     def answer_began_nowait(self) -> None:
         """See ``Lease.answer_began_nowait``."""
@@ -281,6 +292,6 @@ class _LocalLease:
 
     def release_nowait(self) -> None:
         """See ``Lease.release_nowait``."""
-        if not self._released:
-            self._released = True
-            self._admission.released(self.started_at)
+        if not self._answered:
+            self._answered = True
+            self.released = self._admission.released(self.started_at)

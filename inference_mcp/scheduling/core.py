@@ -88,7 +88,7 @@ class Core(Memory):
         step(self.counts, entry, Event.ENQUEUE)
         self._enqueue(entry)
         self._set_timer(ticket.deadline, "deadline", entry.id)
-        if not displaced and self._model(entry).queue.best() != entry.id:
+        if not displaced and self._model(entry).queue.best() is not entry:
             return actions  # behind another of its model, it changes nothing
         return actions + self._decide(now)
 

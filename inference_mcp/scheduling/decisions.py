@@ -59,10 +59,8 @@ def decide(world: World, now: float) -> list[Action]:
     """Start all that may start; the actions in their order."""
     if world.swaps:
         world.swaps = [swap for swap in world.swaps if residency.stands(swap)]
-    if not world.busy and not world.lenders:
-        return []
     decider = _Decider(world, now)
-    while decider.take_a_step():
+    while (world.busy or world.lenders) and decider.take_a_step():
         pass
     return decider.actions
 
@@ -78,7 +76,7 @@ class _Decider:
     def take_a_step(self) -> bool:
         """Do the next thing that can be done; whether there was one."""
         residency.cut_stays(self.world, self.now)
-        if self._finish_a_swap():
+        if self.world.swaps and self._finish_a_swap():
             return True
         if self.world.places_used < self.world.limits.max_concurrency:
             return self._use_a_place()
@@ -87,9 +85,8 @@ class _Decider:
     # --- a place is free ----------------------------------------------------------------
 
     def _use_a_place(self) -> bool:
-        lender = min(
-            self.world.lenders.values(), key=lambda e: (e.rank, e.granted_at), default=None
-        )
+        lenders = self.world.lenders.values()
+        lender = min(lenders, key=lambda e: (e.rank, e.granted_at)) if lenders else None
         choice = self._choose(by_rank_only=lender is not None)
         if lender is not None and not (choice and choice.entry.rank < lender.rank):
             lender.lent = False  # repaid: it holds its place again
@@ -115,12 +112,12 @@ class _Decider:
     def _pick_in(self, choice: _Choice) -> tuple[Entry, bool]:
         """S8 inside one model: its longest overdue and its best take that model's turns."""
         model = choice.model
-        best = self.world.best_of(model)
+        best = model.queue.best()
         if self.world.lenders:  # S6: overdue turns wait until they are repaid
             return best, False
         if model.first is not None and model.first in model.queue:
             return self.world.entries[model.first], True
-        due = self.world.first_due_of(model)
+        due = model.queue.first_due()
         if choice.contested and choice.party is Party.OVERDUE:
             model.turn = Party.RANK
             return due, True
@@ -138,15 +135,16 @@ class _Decider:
         best: tuple[Entry, Model] | None = None
         due: tuple[Entry, Model] | None = None
         for model in self.world.with_work():
-            if not self._could_serve(model, whatever_is_free):
-                continue
-            head = self.world.best_of(model)
-            if best is None or head.key < best[0].key:
-                best = (head, model)
-            late = self.world.first_due_of(model)
-            if late.due_at <= self.now and (
+            head, late = model.queue.best(), model.queue.first_due()
+            better = best is None or head.key < best[0].key
+            later = late.due_at <= self.now and (
                 due is None or (late.due_at, late.number) < (due[0].due_at, due[0].number)
-            ):
+            )
+            if not (better or later) or not self._could_serve(model, whatever_is_free):
+                continue
+            if better:
+                best = (head, model)
+            if later:
                 due = (late, model)
         if best is None:
             return None
@@ -159,7 +157,7 @@ class _Decider:
 
     def _could_serve(self, model: Model, whatever_is_free: bool) -> bool:
         """Whether a place is all that a request of this model still lacks, or a swap."""
-        if model.blocked(self.now) or model.phase is Phase.LOADING:
+        if model.phase is Phase.LOADING or model.blocked(self.now):
             return False
         if model.phase is Phase.RESIDENT:
             if model.leases >= model.slots or residency.is_leaving(self.world, model):
@@ -230,8 +228,8 @@ class _Decider:
             return True
         if not self.world.running or self.world.limits.preemption == "off":
             return False
-        worst = max(entry.rank for entry in self.world.running.values())
-        heads = (self.world.best_of(model) for model in self.world.with_work())
+        worst = max([entry.rank for entry in self.world.running.values()])
+        heads = [model.queue.best() for model in self.world.with_work()]
         better = [entry for entry in heads if entry.rank < worst]
         better.sort(key=lambda entry: entry.key)
         return any(self._take_for(entry) for entry in better)
@@ -279,7 +277,7 @@ class _Decider:
         if not self.world.limits.max_resident_models or residency.has_room(self.world):
             return False
         for model in self.world.with_work():
-            head = self.world.best_of(model)
+            head = model.queue.best()
             if head.ticket.priority is Priority.CRITICAL and model.phase is Phase.ABSENT:
                 return self._drain_for_critical()
         return False

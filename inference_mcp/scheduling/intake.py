@@ -80,9 +80,12 @@ class Intake:
         if self._world.estimates.measured(ticket) < MEASURED_ENOUGH:
             return
         service_s = self._world.estimates.service_s(ticket) or 0.0
-        at_once = self._may_start_at_once(ticket, now) or self._may_take_a_place(ticket, now)
-        wait_s = 0.0 if at_once else self.wait_estimate_s(ticket.rank, now) or 0.0
         left_s = ticket.deadline - now
+        wait_s = self.wait_estimate_s(ticket.rank, now) or 0.0
+        if wait_s + service_s <= left_s:
+            return
+        if self._may_start_at_once(ticket, now) or self._may_take_a_place(ticket, now):
+            wait_s = 0.0
         if wait_s + service_s > left_s:
             raise DeadlineExceededError(
                 f"It would take about {wait_s + service_s:.0f} s, but only {left_s:.0f} s are "

@@ -203,6 +203,7 @@ class Ledger:
     def _ended(self, entry: Entry) -> None:
         model = self._model(entry)
         self._returned(entry)
+        self.world.lenders.pop(entry.id, None)  # S6: nobody is owed its place any more
         model.members.pop(entry.id, None)
         model.circuit.gave_up(entry.id)
         self._intake.forget(entry)

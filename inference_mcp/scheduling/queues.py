@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
-from inference_mcp.requests import Rank
-
-__all__ = ["ModelQueue"]
+__all__ = ["ModelQueue", "Waiting"]
 
 _Item: TypeAlias = tuple[Any, int, str]
 """What is sorted by, the admission number, the id."""
@@ -24,11 +22,30 @@ _SLACK = 16
 """Dead entries that are never worth a clean-up."""
 
 
-class ModelQueue:
-    """The waiting requests of one model, by id."""
+class Waiting(Protocol):
+    """What may wait: its place is told by its rank, its admission number and its due time."""
+
+    @property
+    def id(self) -> str: ...  # noqa: D102
+
+    @property
+    def rank(self) -> Any: ...  # noqa: D102
+
+    @property
+    def number(self) -> int: ...  # noqa: D102
+
+    @property
+    def due_at(self) -> float: ...  # noqa: D102
+
+
+_T = TypeVar("_T", bound=Waiting)
+
+
+class ModelQueue(Generic[_T]):
+    """The waiting requests of one model."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, int] = {}
+        self._waiting: dict[str, _T] = {}
         self._by_key: list[_Item] = []
         self._by_due: list[_Item] = []
 
@@ -42,13 +59,14 @@ class ModelQueue:
     def __contains__(self, id_: object) -> bool:
         return id_ in self._waiting
 
-    def push(self, id_: str, rank: Rank, number: int, due_at: float) -> None:
+    def push(self, entry: _T) -> None:
         """Put a request at its place by rank and number."""
+        id_, number = entry.id, entry.number
         if id_ in self._waiting:
             raise ValueError(f"{id_!r} waits already")
-        self._waiting[id_] = number
-        heapq.heappush(self._by_key, (rank, number, id_))
-        heapq.heappush(self._by_due, (due_at, number, id_))
+        self._waiting[id_] = entry
+        heapq.heappush(self._by_key, (entry.rank, number, id_))
+        heapq.heappush(self._by_due, (entry.due_at, number, id_))
 
     def remove(self, id_: str) -> None:
         """Take a request out, wherever it is. Raises ``KeyError`` if it does not wait."""
@@ -59,22 +77,22 @@ class ModelQueue:
         if len(self._by_due) > limit:
             self._by_due = _living(self._by_due, self._waiting)
 
-    def best(self) -> str | None:
-        """The head of S1."""
+    def best(self) -> _T:
+        """The head of S1. Raises ``IndexError`` if nothing waits."""
         return _head(self._by_key, self._waiting)
 
-    def first_due(self) -> str | None:
-        """The one that is overdue longest, or will be first."""
+    def first_due(self) -> _T:
+        """The one overdue longest, or the first to be. Raises ``IndexError`` if none waits."""
         return _head(self._by_due, self._waiting)
 
 
-def _head(heap: list[_Item], waiting: dict[str, int]) -> str | None:
-    while heap and heap[0][2] not in waiting:
+def _head(heap: list[_Item], waiting: dict[str, _T]) -> _T:
+    while (head := waiting.get(heap[0][2])) is None:
         heapq.heappop(heap)
-    return heap[0][2] if heap else None
+    return head
 
 
-def _living(heap: list[_Item], waiting: dict[str, int]) -> list[_Item]:
+def _living(heap: list[_Item], waiting: dict[str, _T]) -> list[_Item]:
     """Each living request once: one that came back may stand in the heap twice."""
     kept = {item[2]: item for item in heap if item[2] in waiting}
     living = list(kept.values())

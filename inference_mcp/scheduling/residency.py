@@ -71,7 +71,7 @@ def localai_drops(world: World) -> Model | None:
 
 def is_leaving(world: World, model: Model) -> bool:
     """Whether nothing new of a model starts, because it makes way for another."""
-    return any(swap.victim is model for swap in world.swaps)
+    return bool(world.swaps) and any(swap.victim is model for swap in world.swaps)
 
 
 def stands(swap: Swap) -> bool:
@@ -104,7 +104,7 @@ def cut_stays(world: World, now: float) -> None:
     if has_room(world):
         return
     heads = [
-        world.best_of(model)
+        model.queue.best()
         for model in world.with_work()
         if model.phase is Phase.ABSENT and not model.blocked(now)
     ]

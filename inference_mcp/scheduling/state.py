@@ -263,7 +263,7 @@ class Model:
 
     name: str
     slots: int
-    queue: ModelQueue = field(default_factory=ModelQueue)
+    queue: ModelQueue[Entry] = field(default_factory=ModelQueue)
     circuit: Circuit = field(default_factory=Circuit)
     phase: Phase = Phase.ABSENT
     leases: int = 0

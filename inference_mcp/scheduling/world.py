@@ -59,19 +59,11 @@ class World:
         """The models for which something waits."""
         return iter(self.busy.values())
 
-    def best_of(self, model: Model) -> Entry:
-        """The best by rank and number that waits for a model with work (S1)."""
-        return self.entries[model.queue.best() or ""]
-
-    def first_due_of(self, model: Model) -> Entry:
-        """The one that waits for a model with work and is overdue longest, or first (S8)."""
-        return self.entries[model.queue.first_due() or ""]
-
     def enqueue(self, entry: Entry) -> None:
         """Put a request at its place in its model's queue."""
         model = self.models[entry.ticket.model]
         model.members[entry.id] = entry
-        model.queue.push(entry.id, entry.rank, entry.number, entry.due_at)
+        model.queue.push(entry)
         self.busy[model.name] = model
 
     def dequeue(self, entry: Entry) -> None:

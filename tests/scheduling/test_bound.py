@@ -1,6 +1,6 @@
 """No starvation (S8): under any arrivals a wait has a bound, and what was found against it.
 
-L is the time of a load, A the longest service, D the stay of a model (2.5 L, S9), k the number
+L is the time of a load, A the longest service, D the longest stay (4 L, S9), k the number
 of requests that are due earlier and still wait when this one becomes overdue, each of which
 may take an overdue turn first. ``limit`` is the time after which a request is overdue.
 
@@ -33,12 +33,13 @@ import pytest
 
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.core import Core
+from inference_mcp.scheduling.memory import TEXT_STAY_FACTOR
 from inference_mcp.scheduling.state import Action, Limits, Party, Preemption
 from tests.scheduling.drive import Drive, Job
 
 LOAD_S = 4.0
 LONGEST_S = 10.0
-STAY_S = 2.5 * LOAD_S
+STAY_S = TEXT_STAY_FACTOR * LOAD_S
 LIMITS_S = {Priority.CRITICAL: 30.0, Priority.NORMAL: 30.0, Priority.BATCH: 60.0}
 HORIZON_S = 400.0
 RANKS = 12

@@ -107,3 +107,15 @@ def test_a_carried_load_is_planned_with_the_model_that_localai_will_drop() -> No
     drive.submit("txt2txt", "c", service_s=1.0)
     drive.submit("img2txt", "a", "batch", service_s=1.0)
     drive.run()
+
+
+def test_a_picture_whose_load_took_too_long_is_owed_no_place() -> None:
+    """S6, S11: it lent its place while it carried its load; what has failed is not repaid."""
+    drive = Drive(Limits(load_timeout_s=50.0), localai=carrying(load_s=80.0), preloaded="a")
+    refused_once(drive)
+    slow = drive.submit("txt2img", "b", "batch")
+    drive.submit("txt2txt", "a", service_s=200.0)
+    assert drive.core.world.lenders
+    drive.run_until(drive.now + 50.0)
+    assert drive.state(slow) == "failed"
+    assert not drive.core.world.lenders
