@@ -121,6 +121,11 @@ class Job:
         while not self.done:
             await self.changed.wait()
 
+    async def refresh(self) -> None:
+        """Have how it stands told anew, where a sibling keeps the queue."""
+        if not self.done and self.admission is not None:
+            await self.admission.refresh()
+
     def notify(self) -> None:
         """Wake everyone who waits for a change."""
         self.changed.set()

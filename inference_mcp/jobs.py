@@ -102,7 +102,7 @@ class Jobs:
         self._ended: OrderedDict[str, int] = OrderedDict()
         self._kept_bytes = 0
 
-    def submit(self, request: GenerationRequest, priority: Priority) -> Job:
+    async def submit(self, request: GenerationRequest, priority: Priority) -> Job:
         """Hand a request to the queue; it runs whether or not anybody waits.
 
         Raises:
@@ -120,7 +120,7 @@ class Jobs:
             input_bytes=request.input_bytes,
         )
         try:
-            job.admission = self._scheduler.admit(ticket, _Watcher(self, job))
+            job.admission = await self._scheduler.admit(ticket, _Watcher(self, job))
         except (QueueFullError, DeadlineExceededError) as error:
             self._observer(
                 JobRejected(

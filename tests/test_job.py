@@ -42,6 +42,9 @@ class Stands:
         """As told."""
         return self.left_s
 
+    async def refresh(self) -> None:
+        """All is as it stands."""
+
     def lease(self) -> AbstractAsyncContextManager[Lease]:
         """Never."""
         raise NotImplementedError

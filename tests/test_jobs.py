@@ -266,9 +266,9 @@ async def test_a_picture_whose_time_is_over_keeps_its_slot(tmp_path: Path) -> No
         await app.jobs.get(job_id).wait_done()
         await anyio.sleep(1)
         assert call.fate != "cancelled"
-        assert app.tools.queue_body()["slots"][app.jobs.get(job_id).model]["used"] == 1
+        assert (await app.tools.queue_body())["slots"][app.jobs.get(job_id).model]["used"] == 1
         await anyio.sleep(60)
-        assert app.tools.queue_body()["slots"][app.jobs.get(job_id).model]["used"] == 0
+        assert (await app.tools.queue_body())["slots"][app.jobs.get(job_id).model]["used"] == 0
 
 
 async def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:

@@ -152,5 +152,5 @@ async def test_every_job_ends_exactly_once_whatever_happens(seed: int, tmp_path:
         counts = app.metrics.requests(trio.current_time())["counts"]
         ended = ("completed", "failed", "cancelled", "rejected")
         assert counts["submitted"] == sum(counts[name] for name in ended)
-        snapshot = app.tools.scheduler.snapshot()
+        snapshot = await app.tools.scheduler.look()
         assert (snapshot.running, snapshot.waiting) == ((), ())

@@ -213,15 +213,19 @@ class Core(Memory):
         actions: list[Action] = []
         while self._timers and self._timers[0][0] <= now:
             _, _, what, name = heapq.heappop(self._timers)
-            if what == "retry":
-                self._retry_due(name)
-            elif what == "hold":
-                self._hold_over(name, now)
-            elif what == "deadline":
-                actions += self._time_over(name, now)
-            elif what == "load":
-                actions += self._carried_load_over(name, now)
+            actions += self._due(what, name, now)
         return actions + self._decide(now)
+
+    def _due(self, what: str, name: str, now: float) -> list[Action]:
+        if what == "deadline":
+            return self._time_over(name, now)
+        if what == "load":
+            return self._carried_load_over(name, now)
+        if what == "retry":
+            self._retry_due(name)
+        elif what == "hold":
+            self._hold_over(name, now)
+        return []
 
     # --- parts of events ----------------------------------------------------------------
 

@@ -255,10 +255,7 @@ class Ledger:
         if len(self._timers) > 8 * len(self.world.entries) + 1024:
             # Most are deadlines of requests that have ended: forget those.
             self._timers = [
-                timer
-                for timer in self._timers
-                if timer[2] not in ("deadline", "retry", "hold", "load")
-                or timer[3] in self.world.entries
+                timer for timer in self._timers if not timer[2] or timer[3] in self.world.entries
             ]
             heapq.heapify(self._timers)
 

@@ -74,6 +74,13 @@ class Memory(Ledger):
         self.world.set_phase(self.world.models[name], Phase.ABSENT)
         return self._decide(now)
 
+    def load_lost(self, name: str, now: float) -> list[Action]:
+        """S22: the process that carried this load is gone; who waits decides what follows."""
+        model = self.world.models[name]
+        if model.phase is Phase.LOADING:
+            self.world.set_phase(model, Phase.ABSENT)
+        return self._decide(now)
+
     def _forget_memory(self, failed: Model) -> None:
         """LocalAI went away: what it held in memory it may not hold when it is back (trap 10)."""
         for model in self.world.models.values():

@@ -6,9 +6,10 @@ only what stands here. Times are seconds of the event loop's clock.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
 from inference_mcp.errors import InferenceError
 from inference_mcp.requests import Priority, RequestType
@@ -17,13 +18,18 @@ from inference_mcp.scheduling.state import Counts, Limits, Ticket
 
 __all__ = [
     "Admission",
+    "Holder",
     "Lease",
     "ModelView",
     "QueueSnapshot",
     "QueuedRequest",
     "Scheduler",
+    "Seat",
+    "Sharing",
     "Watcher",
 ]
+
+Seat: TypeAlias = Literal["own", "joining", "arbiter", "member"]
 
 
 class Watcher(Protocol):
@@ -51,7 +57,7 @@ class QueuedRequest:
     """A request as the queue sees it.
 
     ``position`` is 1 for the best that waits. ``loading``: it waits for its model to load.
-    ``lent``: it runs on though its place was lent to a better one (S6).
+    ``lent``: it runs on though its place was lent to a better one (S6). ``own``: of this process.
     """
 
     id: str
@@ -66,6 +72,7 @@ class QueuedRequest:
     since_submission_s: float
     since_grant_s: float | None
     estimate_s: float | None
+    own: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,22 @@ class QueueSnapshot:
     limits: Limits
     counts: Counts
     intake_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """With whom a process shares its queue (S21).
+
+    ``seat`` is ``own`` (a queue of its own), ``arbiter`` (it keeps the queue of all), ``member``
+    (a sibling keeps it), or ``joining``. ``processes`` counts all that share it, this one
+    included. ``reason``: why it is alone, if it is. ``other_limits``: this process was started
+    with limits that are not in force, because another one keeps the queue.
+    """
+
+    seat: Seat
+    processes: int = 1
+    reason: str = ""
+    other_limits: bool = False
 
 
 class Lease(Protocol):
@@ -129,6 +152,44 @@ class Lease(Protocol):
         ...
 
 
+class Holder(Protocol):
+    """Who stands for one request before the queue, and is told what was decided for it."""
+
+    @property
+    def ticket(self) -> Ticket:
+        """The request."""
+        ...
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a request of this process."""
+        ...
+
+    def granted(self) -> None:
+        """The call may be made."""
+        ...
+
+    def stop(self) -> None:
+        """Close the call."""
+        ...
+
+    def abandon(self, until: float) -> None:
+        """Nobody wants the answer, but the call is to be kept open for it until then (S16)."""
+        ...
+
+    def ended(self, error: InferenceError) -> None:
+        """The queue has ended the request; its call may go on."""
+        ...
+
+    def load_failed(self, error: InferenceError, *, retried: bool) -> None:
+        """The load that this request asked for failed, and that was its try."""
+        ...
+
+    def changed(self) -> None:
+        """How the request stands has changed."""
+        ...
+
+
 class Admission(Protocol):
     """One job's standing with the scheduler, from its submission to its one end."""
 
@@ -145,6 +206,10 @@ class Admission(Protocol):
     @property
     def abandoned(self) -> bool:
         """Whether it was cancelled while LocalAI computes its picture to the end (S16)."""
+        ...
+
+    async def refresh(self) -> None:
+        """Have what stands below told anew, where the queue is kept by a sibling."""
         ...
 
     def position(self) -> int | None:
@@ -191,7 +256,17 @@ class Admission(Protocol):
 class Scheduler(Protocol):
     """Admits jobs and grants them leases."""
 
-    def admit(self, ticket: Ticket, watcher: Watcher) -> Admission:
+    @property
+    def limits(self) -> Limits:
+        """The limits in force; where the queue is shared, the arbiter's."""
+        ...
+
+    @property
+    def sharing(self) -> Sharing:
+        """With whom the queue is shared."""
+        ...
+
+    async def admit(self, ticket: Ticket, watcher: Watcher) -> Admission:
         """Take a job in.
 
         Raises:
@@ -201,8 +276,15 @@ class Scheduler(Protocol):
         """
         ...
 
-    def snapshot(self) -> QueueSnapshot:
-        """What runs and waits now."""
+    async def look(self) -> QueueSnapshot:
+        """What runs and waits now, of all processes that share the queue."""
+        ...
+
+    def learn(self, loaded: Iterable[str], memory_limit: int | None) -> None:
+        """What LocalAI was seen to hold in memory, and how many models it keeps there.
+
+        ``memory_limit`` is ``None`` where it did not tell.
+        """
         ...
 
     def close_nowait(self) -> None:

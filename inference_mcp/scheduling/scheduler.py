@@ -31,6 +31,7 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -42,9 +43,11 @@ from inference_mcp.scheduling.core import Core
 from inference_mcp.scheduling.lifecycle import TERMINAL
 from inference_mcp.scheduling.protocols import (
     Admission,
+    Holder,
     ModelView,
     QueuedRequest,
     QueueSnapshot,
+    Sharing,
     Watcher,
 )
 from inference_mcp.scheduling.state import (
@@ -62,7 +65,11 @@ from inference_mcp.scheduling.state import (
 )
 from inference_mcp.scheduling.verdicts import fault, shutting_down
 
-__all__ = ["LocalScheduler", "ModelControl"]
+__all__ = ["LoadLost", "LocalScheduler", "ModelControl"]
+
+
+class LoadLost(Exception):  # noqa: N818  # an event, no error: nobody did anything wrong
+    """Who carried a load is gone; nobody knows what became of it (S22)."""
 
 
 class ModelControl(Protocol):
@@ -73,6 +80,7 @@ class ModelControl(Protocol):
 
         Raises:
             BackendError: the load failed, or took longer than ``timeout_s`` seconds.
+            LoadLost: the process that was asked is gone.
         """
         ...
 
@@ -94,36 +102,60 @@ class LocalScheduler:
         limits: Limits,
         control: ModelControl,
         *,
+        core: Core | None = None,
         clock: Callable[[], float] = anyio.current_time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self.core = Core(limits)
+        self.core = core if core is not None else Core(limits)
         self._tasks = tasks
         self._control = control
         self.clock = clock
         self.jitter = jitter
-        self._admissions: dict[str, LocalAdmission] = {}
+        self._holders: dict[str, Holder] = {}
         self._open = True
         self._timer_moved = anyio.Event()
         self._timer_at = math.inf
         self._timer_runs = False
 
-    def admit(self, ticket: Ticket, watcher: Watcher) -> Admission:
+    @property
+    def limits(self) -> Limits:
+        """See ``Scheduler.limits``."""
+        return self.core.limits
+
+    @property
+    def sharing(self) -> Sharing:
+        """See ``Scheduler.sharing``."""
+        return Sharing("own", reason="INFERENCE_MCP_SHARE is off.")
+
+    async def admit(self, ticket: Ticket, watcher: Watcher) -> Admission:
         """See ``Scheduler.admit``."""
-        if not self._open:
-            raise shutting_down()
+        return self.admit_nowait(ticket, watcher)
+
+    def admit_nowait(self, ticket: Ticket, watcher: Watcher) -> Admission:
+        """See ``Scheduler.admit``."""
         admission = LocalAdmission(self, ticket, watcher)
-        self._admissions[ticket.id] = admission
-        try:
-            actions = self.core.submit(ticket, self.clock())
-        except BaseException:
-            del self._admissions[ticket.id]
-            raise
-        self.perform(actions)
+        self.enter(admission)
         return admission
 
+    def enter(self, holder: Holder) -> None:
+        """Put a request into the queue; raises as ``Scheduler.admit`` does."""
+        if not self._open:
+            raise shutting_down()
+        ticket = holder.ticket
+        actions = self.core.submit(ticket, self.clock())
+        self._holders[ticket.id] = holder
+        self.perform(actions)
+
+    def hold(self, holder: Holder) -> None:
+        """Let somebody stand for a request that the core knows already."""
+        self._holders[holder.ticket.id] = holder
+
+    async def look(self) -> QueueSnapshot:
+        """See ``Scheduler.look``."""
+        return self.snapshot()
+
     def snapshot(self) -> QueueSnapshot:
-        """See ``Scheduler.snapshot``."""
+        """The queue at this moment."""
         now = self.clock()
         waiting = self.core.waiting()
         return QueueSnapshot(
@@ -143,13 +175,12 @@ class LocalScheduler:
         """See ``Scheduler.close_nowait``."""
         self._open = False
         for entry in self.core.waiting():
-            self._admissions[entry.id].fail_nowait(shutting_down())
+            holder = self._holders[entry.id]
+            if isinstance(holder, LocalAdmission):
+                holder.fail_nowait(shutting_down())
 
     def learn(self, loaded: Iterable[str], memory_limit: int | None) -> None:
-        """What LocalAI was seen to hold in memory, and how many models it keeps there.
-
-        ``memory_limit`` is ``None`` where the limit in force is to stay.
-        """
+        """See ``Scheduler.learn``; the limit in force stays where none is told."""
         if memory_limit is not None:
             self.core.set_limits(replace(self.core.limits, max_resident_models=memory_limit))
         self.perform(self.core.seen_loaded(loaded, self.clock()))
@@ -162,6 +193,7 @@ class LocalScheduler:
             model=ticket.model,
             priority=ticket.priority,
             state=entry.state,
+            own=ticket.id not in self._holders or self._holders[ticket.id].own,
             loading=self.core.is_loading(ticket.id),
             abandoned=entry.abandoned,
             lent=entry.lent,
@@ -178,13 +210,13 @@ class LocalScheduler:
         for action in actions:
             match action:
                 case Grant(id=id_):
-                    self._admissions[id_].granted()
+                    self._holders[id_].granted()
                 case Stop(id=id_):
-                    self._admissions[id_].stop()
+                    self._holders[id_].stop()
                 case Abandon(id=id_, until=until):
-                    self._admissions[id_].abandon(until)
+                    self._holders[id_].abandon(until)
                 case End(id=id_, error=error):
-                    self._admissions[id_].ended(error)
+                    self._holders[id_].ended(error)
                 case Load():
                     self._tasks.start_soon(self._load, action, name=f"load {action.model}")
                 case Heal(model=model):
@@ -194,15 +226,19 @@ class LocalScheduler:
     def notify_model(self, model: str) -> None:
         """Tell the jobs of a model that how they stand has changed."""
         for id_ in self.core.live_requests_of(model):
-            self._admissions[id_].changed()
+            self._holders[id_].changed()
 
     def forget(self, id_: str) -> None:
         """Drop an admission that has ended and holds nothing."""
         entry = self.core.entry(id_)
         if entry is None or (entry.held and entry.state in TERMINAL):
-            self._admissions.pop(id_, None)
+            self._holders.pop(id_, None)
 
-    async def _load(self, load: Load) -> None:
+    def resume_load(self, model: str) -> None:
+        """S23: wait for a load that began under an earlier arbiter; nobody knows when."""
+        self._tasks.start_soon(partial(self._load, Load(model), measured=False))
+
+    async def _load(self, load: Load, *, measured: bool = True) -> None:
         """S11: a load belongs to the scheduler; what it evicts is told first (S10)."""
         self.notify_model(load.model)
         if load.evict is not None:
@@ -214,12 +250,15 @@ class LocalScheduler:
         except InferenceError as error:
             self._load_failed(load.model, error)
             return
+        except LoadLost:
+            self.perform(self.core.load_lost(load.model, self.clock()))
+            return
         except Exception:  # whatever it was, nobody else would hear of it
             self._load_failed(load.model, fault())
             return
         now = self.clock()
         if permitted:
-            self.perform(self.core.loaded(load.model, now - began, now))
+            self.perform(self.core.loaded(load.model, now - began if measured else None, now))
         else:
             self.perform(self.core.load_refused(load.model, now))
         self.notify_model(load.model)
@@ -229,7 +268,7 @@ class LocalScheduler:
             model, failure_of(error), self.jitter(), self.clock()
         )
         if cause is not None:
-            self._admissions[cause].load_failed(error, retried=retried)
+            self._holders[cause].load_failed(error, retried=retried)
         self.perform(actions)
         self.notify_model(model)
 

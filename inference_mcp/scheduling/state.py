@@ -193,6 +193,7 @@ class Entry:
     timer where it is ``held`` (S14). ``awaits_repair`` once its
     model's process died under it (S15). ``stopping`` once its call was told to close; ``heir`` is
     the request that its place then goes to. ``reserved`` marks such an heir while it waits.
+    ``unconfirmed``: only the last arbiter's word tells that its owner holds this lease (S23).
     """
 
     ticket: Ticket
@@ -213,6 +214,7 @@ class Entry:
     carries_load: bool = False
     awaits_repair: bool = False
     granted_overdue: bool = False
+    unconfirmed: bool = False
     reserved: bool = False
     heir: str | None = None
 

@@ -162,7 +162,7 @@ class _Memory:
 
     def facts(self) -> MemoryFacts:
         """For health, which warns where the two limits do not fit together."""
-        in_force = self._scheduler.snapshot().limits.max_resident_models
+        in_force = self._scheduler.limits.max_resident_models
         if not self._auto:
             return MemoryFacts(in_force, self._localai, "setting")
         return MemoryFacts(in_force, self._localai, "none" if self._localai is None else "localai")

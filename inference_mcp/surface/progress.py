@@ -30,6 +30,7 @@ async def wait(job: Job, wait_s: float, report: Report, clock: Callable[[], floa
         while not job.done:
             changed = job.changed
             number += 1
+            await job.refresh()
             await report(number, line(job, clock()))
             with anyio.move_on_after(EVERY_S):
                 await changed.wait()

@@ -153,7 +153,7 @@ class Resources:
     async def _status(self, name: str) -> dict[str, Any]:
         match name:
             case "queue":
-                return self._tools.queue_body()
+                return await self._tools.queue_body()
             case "metrics":
                 return self._tools.metrics_body()
             case "errors":

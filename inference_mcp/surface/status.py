@@ -15,7 +15,7 @@ from inference_mcp.backend import BackendHealth, ModelInfo
 from inference_mcp.job import Job
 from inference_mcp.requests import RequestType
 from inference_mcp.scheduling.lifecycle import TERMINAL, State
-from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSnapshot
+from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSnapshot, Sharing
 from inference_mcp.surface.progress import time_left
 
 __all__ = [
@@ -108,7 +108,7 @@ def _queued(request: QueuedRequest) -> dict[str, Any]:
         "model": request.model,
         "priority": request.priority.value,
         "state": _state(request),
-        "own": True,
+        "own": request.own,
         "estimate_s": _rounded(request.estimate_s),
     }
     if request.position is not None:
@@ -245,6 +245,7 @@ def health(
     models: Sequence[ModelView],
     problems: Sequence[str],
     memory: MemoryFacts,
+    sharing: Sharing,
 ) -> dict[str, Any]:
     """``get_health``: ``unavailable`` if nothing can be computed, ``degraded`` if less."""
     told = [f"{found.problem} {found.next_step}".strip()] if found.problem else []
@@ -273,9 +274,10 @@ def health(
         },
         "problems": told,
         "sharing": {
-            "seat": "own",
-            "processes": 1,
-            "reason": "This version keeps a queue of its own in each process.",
+            "seat": sharing.seat,
+            "processes": sharing.processes,
+            "reason": sharing.reason or None,
+            "other_limits": sharing.other_limits,
         },
         "simulated": found.simulated,
     }

@@ -142,7 +142,7 @@ class Tools:
             return await prepare(await self.backend())
 
         request = await _in_time(max(wait_s, MIN_PREPARE_S), prepared)
-        job = self.jobs.submit(request, given.priority)
+        job = await self.jobs.submit(request, given.priority)
         caller.submitted(job)
         left_s = max(0.0, until - anyio.current_time())
         await wait(job, left_s, caller.report, self.jobs.now_s)
@@ -158,11 +158,13 @@ class Tools:
 
     async def _cancel_job(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         job = self.jobs.get(args.parse(args.CancelJob, raw).job_id)
+        await job.refresh()
         before = status.before_cancel(job)
         self.jobs.cancel(job)
         return status_result(status.cancelled(job, before, self.jobs.now_s()))
 
     async def _answer(self, job: Job) -> CallToolResult:
+        await job.refresh()
         return await job_result(
             job, self.store, preview=self.preview, now_s=self.jobs.now_s(), wait_s=self.wait_s
         )
@@ -180,7 +182,7 @@ class Tools:
 
     async def _get_queue_status(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         args.parse(args.NoArguments, raw)
-        return status_result(self.queue_body())
+        return status_result(await self.queue_body())
 
     async def _get_request_metrics(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.RequestMetrics, raw)
@@ -193,21 +195,23 @@ class Tools:
         args.parse(args.NoArguments, raw)
         backend = await self.backend()
         found = await backend.check_health()
-        models = self.scheduler.snapshot().models
+        models = (await self.scheduler.look()).models
         problems = [await self.store.check_writable()]
         if found.reachable and found.ready and not found.problem:
             problems.append(await _without_models(backend))
         told = [problem for problem in problems if problem]
-        return status_result(status.health(found, self.identity, models, told, self.memory()))
+        return status_result(
+            status.health(found, self.identity, models, told, self.memory(), self.scheduler.sharing)
+        )
 
     async def _list(self) -> tuple[ModelInfo, ...]:
         return await (await self.backend()).list_models(refresh=True)
 
     # --- bodies that resources show too ---------------------------------------------------
 
-    def queue_body(self) -> dict[str, Any]:
+    async def queue_body(self) -> dict[str, Any]:
         """The body of ``get_queue_status``."""
-        snapshot = self.scheduler.snapshot()
+        snapshot = await self.scheduler.look()
         return status.queue(snapshot, self.jobs.all(), self.now())
 
     def metrics_body(self, window_s: float | None = None) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class _Traffic:
         ticket = Ticket(
             f"{next(self._ids)}", kind, Priority.NORMAL, model, math.inf, input_bytes=100
         )
-        return self._scheduler.admit(ticket, self._watcher)
+        return self._scheduler.admit_nowait(ticket, self._watcher)
 
     def _follow(self) -> None:
         number = next(self._numbers)

@@ -190,7 +190,7 @@ class Shell:
             name, RequestType(kind), Priority(priority), model or kind, deadline, input_bytes
         )
         follower = Follower()
-        admission = self.scheduler.admit(ticket, follower)
+        admission = self.scheduler.admit_nowait(ticket, follower)
         return Work(name, admission, follower, service_s, list(failures))
 
     def start(self, work: Work) -> Work:

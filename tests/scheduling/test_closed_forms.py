@@ -117,7 +117,7 @@ async def run_through_shell(arrivals: Sequence[Arrival]) -> dict[RankName, float
     async def run(scheduler: LocalScheduler, arrival: Arrival, id_: str) -> None:
         priority, kind = arrival.rank
         ticket = Ticket(id_, RequestType(kind), Priority(priority), kind, NEVER)
-        admission = scheduler.admit(ticket, Follower())
+        admission = scheduler.admit_nowait(ticket, Follower())
         async with admission.lease() as lease:
             waits.setdefault(arrival.rank, []).append(anyio.current_time() - arrival.at_s)
             await anyio.sleep(arrival.service_s)

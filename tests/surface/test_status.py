@@ -15,7 +15,7 @@ from inference_mcp.backend import BackendHealth
 from inference_mcp.errors import BackendFailedError, BackendUnreachableError, JobCancelledError
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.lifecycle import State
-from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSnapshot
+from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSnapshot, Sharing
 from inference_mcp.scheduling.state import Counts, Limits
 from inference_mcp.surface import status
 from tests.assembled import NOW, Assembled, assembled, busy, facts, texts
@@ -343,9 +343,13 @@ GOOD = BackendHealth(reachable=True, ready=True, version="v4.9.0")
 IDENTITY = status.Identity("1.2.3", "http://localhost:8080")
 
 
-def judged(*models: ModelView, memory: status.MemoryFacts | None = None) -> dict[str, Any]:
+def judged(
+    *models: ModelView,
+    memory: status.MemoryFacts | None = None,
+    sharing: Sharing = Sharing("member", processes=2),  # noqa: B008  # frozen
+) -> dict[str, Any]:
     """Health where LocalAI itself is well."""
-    return status.health(GOOD, IDENTITY, models, [], memory or status.MemoryFacts())
+    return status.health(GOOD, IDENTITY, models, [], memory or status.MemoryFacts(), sharing)
 
 
 @pytest.mark.parametrize(
