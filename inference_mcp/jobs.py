@@ -55,7 +55,7 @@ from inference_mcp.requests import (
     InputPicture,
     Priority,
 )
-from inference_mcp.scheduling.protocols import Lease, Scheduler
+from inference_mcp.scheduling.protocols import Admission, Lease, Scheduler
 from inference_mcp.scheduling.state import Ticket
 from inference_mcp.scheduling.verdicts import cancelled, fault, shutting_down
 from inference_mcp.schemas import check_answer
@@ -133,7 +133,7 @@ class Jobs:
             raise
         self._jobs[job.id] = job
         self._observer(JobSubmitted(**self._facts(job)))
-        self._task_group.start_soon(self._run, job, name=f"job {job.id}")
+        self._task_group.start_soon(self._run, job, request, job.admission, name=f"job {job.id}")
         return job
 
     def get(self, job_id: str) -> Job:
@@ -186,10 +186,7 @@ class Jobs:
 
     # --- one job's way ------------------------------------------------------------------
 
-    async def _run(self, job: Job) -> None:
-        admission, request = job.admission, job.request
-        if admission is None or request is None:
-            return
+    async def _run(self, job: Job, request: GenerationRequest, admission: Admission) -> None:
         result: JobResult | None = None
         again = True
         try:

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from inference_mcp.errors import BackendFailedError, ShuttingDownError
 from inference_mcp.observe import JobRejected
+from inference_mcp.requests import ChatRequest, Message, Priority, RequestType
 from tests.assembled import assembled, facts, texts
 from tests.fakes import FakeBackend
 
@@ -269,6 +270,21 @@ async def test_a_picture_whose_time_is_over_keeps_its_slot(tmp_path: Path) -> No
         assert (await app.tools.queue_body())["slots"][app.jobs.get(job_id).model]["used"] == 1
         await anyio.sleep(60)
         assert (await app.tools.queue_body())["slots"][app.jobs.get(job_id).model]["used"] == 0
+
+
+async def test_a_job_that_is_cancelled_before_its_task_runs_holds_nothing(
+    tmp_path: Path,
+) -> None:
+    """S16, S19: the place that it was granted at submission goes to the next one."""
+    async with assembled(tmp_path, FakeBackend()) as app:
+        await app.call("txt2txt", prompt="so that the model is loaded")
+        chat = ChatRequest(
+            kind=RequestType.TXT2TXT, model="a-model", messages=(Message("user", "Hello"),)
+        )
+        job = await app.jobs.submit(chat, Priority.NORMAL)
+        app.jobs.cancel(job)
+        with anyio.fail_after(5):
+            await app.call("txt2txt", prompt="next")
 
 
 async def test_a_full_queue_refuses_at_once(tmp_path: Path) -> None:

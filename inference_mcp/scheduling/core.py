@@ -22,7 +22,7 @@ from __future__ import annotations
 import heapq
 from itertools import count
 
-from inference_mcp.errors import DeadlineExceededError, QueueFullError
+from inference_mcp.errors import DeadlineExceededError, InferenceError, QueueFullError
 from inference_mcp.scheduling.estimates import Estimates
 from inference_mcp.scheduling.lifecycle import TERMINAL, Event, State, transition
 from inference_mcp.scheduling.memory import Memory
@@ -115,7 +115,7 @@ class Core(Memory):
         model = self._model(entry)
         changes_nothing = not entry.leased and model.circuit.open_until is None
         model.circuit.succeeded()
-        if entry.load_s is not None:  # else a load is in it that cannot be told apart
+        if not entry.carried_load:  # else a load is in it that cannot be told apart
             self.estimates.record(entry.ticket, service_s)
         self._ended(entry)
         return [] if changes_nothing else self._decide(now)
@@ -134,10 +134,12 @@ class Core(Memory):
         died_loading = entry.carries_load and self._model(entry).phase is Phase.LOADING
         if died_loading or failure.process_dead:
             lost = False  # nothing is left that could compute
-        actions = self._judge(entry, failure, now)
+        actions = self._judge(entry, failure, now, lost=lost)
         if failure.not_ready:
             entry.attempts -= 1
         at = now + backoff_s(max(1, entry.attempts), jitter, failure.retry_after_s)
+        if lost:
+            at = max(at, self._abandoned_until(entry, now))
         retried = failure.transient and at < entry.ticket.deadline
         if retried and not failure.not_ready:
             retried = entry.attempts < self.limits.max_attempts and self._budget.spend(now)
@@ -170,6 +172,13 @@ class Core(Memory):
             return []
         return self._end_early(entry, Event.CANCEL, now) + self._decide(now)
 
+    def close(self, error: InferenceError, now: float) -> list[Action]:
+        """S20: all that waits fails in one step, so that none starts in another's stead."""
+        actions: list[Action] = []
+        for entry in self.waiting():
+            actions += [End(entry.id, error), *self._end_early(entry, Event.FAIL, now)]
+        return actions + self._decide(now)
+
     # --- a model's events ---------------------------------------------------------------
 
     def load_failed(
@@ -179,15 +188,19 @@ class Core(Memory):
         model = self.world.models[name]
         cause = self.world.entries.get(model.loaded_for or "")
         self.world.set_phase(model, Phase.ABSENT)
-        if failure.retry_after_s:  # resting or loading elsewhere: a wait, not a try (S14)
+        if failure.backend_gone:
+            self._forget_memory(None)
+        if failure.transient and failure.retry_after_s:
+            # Resting, or loading elsewhere: a wait, not a try (S14).
             self._block(model, now + failure.retry_after_s)
             return None, False, self._decide(now)
         if cause is None or cause.state is not State.QUEUED:
             self._block(model, now + backoff_s(1, 1.0))
-            self._count_failure(model, now)
+            self._count_failure(model, None, now)
             return None, False, self._decide(now)
         self._leave_queue(cause)
         step(self.counts, cause, Event.GRANT)
+        model.circuit.started(cause.id)
         cause.attempts += 1
         retried, actions = self.attempt_failed(cause.id, failure, jitter, now)
         return cause.id, retried, actions
@@ -203,6 +216,7 @@ class Core(Memory):
         for entry in self.leased():
             if entry.held and entry.ticket.model == name:  # what computed it is gone
                 self._hold_over(entry.id, now)
+                self._retry_due(entry.id)
         for entry in list(model.members.values()):
             if entry.awaits_repair:  # what it waited for is done: no back-off on top of that
                 self._retry_due(entry.id)
@@ -242,7 +256,7 @@ class Core(Memory):
         elif free and carries and has_room(self.world):
             carry_load(self.world, heir, now, overdue=False)
         else:
-            heir.reserved = False
+            self.world.redeem(heir)
             self.world.enqueue(heir)
             return []
         self._started(heir, now)
@@ -277,6 +291,7 @@ class Core(Memory):
         if now < entry.granted_at + self.limits.load_timeout_s:
             return []  # the timer of an earlier try
         step(self.counts, entry, Event.FAIL)
+        self._count_failure(self._model(entry), entry.id, now)
         entry.stopping = True
         self._ended(entry)
         return [End(id_, load_too_long(self.limits.load_timeout_s)), Stop(id_)]
@@ -302,7 +317,7 @@ class Core(Memory):
         self._abandon(entry)
         return Abandon(entry.id, until)
 
-    def _judge(self, entry: Entry, failure: Failure, now: float) -> list[Action]:
+    def _judge(self, entry: Entry, failure: Failure, now: float, *, lost: bool) -> list[Action]:
         """S15: what a failed try says of its model."""
         model = self._model(entry)
         if entry.carries_load and model.phase is Phase.LOADING:
@@ -311,14 +326,14 @@ class Core(Memory):
             model.circuit.succeeded()
             return []
         if failure.backend_gone:
-            self._forget_memory(model)
+            self._forget_memory(None if lost else model)
         if failure.not_ready:
             self._block(model, now + (failure.retry_after_s or NOT_READY_S))
             model.circuit.gave_up(entry.id)
             return []
         if failure.retry_after_s:
             self._block(model, now + failure.retry_after_s)
-        self._count_failure(model, now)
+        self._count_failure(model, entry.id, now)
         if failure.process_dead and model.phase is Phase.RESIDENT and not model.healing:
             model.healing = True
             return [Heal(model.name)]

@@ -236,20 +236,19 @@ class _Decider:
 
     def _take_for(self, entry: Entry) -> bool:
         model = self.world.models[entry.ticket.model]
-        if model.blocked(self.now) or model.phase is Phase.LOADING:
+        if not self._lacks_only_a_place(model):
             return False
-        if model.phase is Phase.ABSENT:
+        absent = model.phase is Phase.ABSENT
+        if absent or residency.is_stale(model, self.now):
             # Beside a victim, but not beside another load: two at once only take longer.
-            if not residency.has_room(self.world) or self.world.loading:
+            if (absent and not residency.has_room(self.world)) or self.world.loading:
                 return False
             if not outranked_by(self.world, entry.rank):
                 return False
             if self.world.loads_allowed:
                 choice = _Choice(entry, model, Party.RANK, contested=False)
                 return self._begin_load(choice, evict=None, lent=True)
-        if residency.is_leaving(self.world, model):
-            return False
-        lacks_slot = model.leases >= model.slots
+        lacks_slot = model.leases + model.heirs >= model.slots
         lacks_place = self.world.places_used >= self.world.limits.max_concurrency
         victim = victim_for(self.world, entry, model if lacks_slot else None, self.now)
         if victim is None or not (lacks_slot or lacks_place):
@@ -263,10 +262,17 @@ class _Decider:
                 return self._begin_load(choice, evict=None)
             self._grant(entry, overdue=False)
         else:
-            self.world.promise(entry)
-            victim.heir = entry.id
+            self.world.promise(entry, victim)
             self._stop(victim)
         return True
+
+    def _lacks_only_a_place(self, model: Model) -> bool:
+        """Whether a request of this model could start, were there a place or a slot for it."""
+        if model.blocked(self.now) or model.phase is Phase.LOADING:
+            return False
+        if model.heirs and model.circuit.open_until is not None:
+            return False  # S15: the heir on its way is the probe
+        return not residency.is_leaving(self.world, model)
 
     def _stop(self, victim: Entry) -> None:
         victim.stopping = True

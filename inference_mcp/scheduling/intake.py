@@ -70,6 +70,8 @@ class Intake:
         known = ahead > 0.0
         for entry in self._world.running.values():
             expected_s = self._world.estimates.service_s(entry.ticket)
+            if entry.lent and rank < entry.rank:
+                expected_s = None  # S6: it is repaid only after this one
             if expected_s is not None:
                 known = True
                 ahead += max(0.0, expected_s - (now - entry.granted_at))

@@ -103,7 +103,9 @@ class Ledger:
         abandoned = any(e.abandoned for e in self.leased() if e.ticket.model == model.name)
         if entry.state is State.RETRYING or model.blocked(now) or abandoned:
             return None  # who could tell how long that takes?
+        load_s = 0.0 if model.phase is Phase.RESIDENT else self.estimates.load_s(model.name) or 0.0
         if entry.state is State.PROCESSING:
+            own_s += load_s if entry.carries_load else 0.0
             return max(0.0, entry.granted_at + own_s - now)
         ahead = sum(
             self._expected_s(other) or 0.0
@@ -111,9 +113,10 @@ class Ledger:
             if other.state is State.QUEUED and other.key < entry.key
         )
         for other in self.world.running.values():
+            if other.lent and entry.rank < other.rank:
+                continue  # S6: it is repaid only after this one
             left = other.granted_at + (self._expected_s(other) or 0.0) - now
             ahead += max(0.0, left)
-        load_s = 0.0 if model.phase is Phase.RESIDENT else self.estimates.load_s(model.name) or 0.0
         if model.phase is Phase.LOADING:
             load_s = max(0.0, model.load_began + load_s - now)
         return ahead / self.limits.max_concurrency + load_s + own_s
@@ -142,7 +145,7 @@ class Ledger:
         if entry.attempts == 1:
             self._budget.started(now)
         self._intake.left(entry)
-        if entry.carries_load:
+        if entry.carries_load and not entry.ticket.kind.makes_picture:
             self._set_timer(now + self.limits.load_timeout_s, "load", entry.id)
 
     def _end_lease(self, entry: Entry, now: float) -> Entry | None:
@@ -154,7 +157,8 @@ class Ledger:
             self.world.places_used -= 1
         entry.leased, entry.lent, entry.abandoned, entry.held = False, False, False, False
         self._returned(entry)
-        model.members.pop(entry.id, None)
+        if entry.state is not State.RETRYING:
+            model.members.pop(entry.id, None)
         self.world.lenders.pop(entry.id, None)
         self.world.running.pop(entry.id, None)
         del self.world.leased[entry.id]
@@ -225,16 +229,16 @@ class Ledger:
             self.world.dequeue(entry)
             self._intake.left(entry)
         elif entry.reserved:
-            entry.reserved = False
+            self.world.redeem(entry)
             self._intake.left(entry)
 
     def _block(self, model: Model, until: float) -> None:
         model.blocked_until = max(model.blocked_until, until)
         self._wake_at(until)
 
-    def _count_failure(self, model: Model, now: float) -> None:
-        """S15: one more transient failure of a model, which may open its circuit."""
-        model.circuit.failed(now)
+    def _count_failure(self, model: Model, id_: str | None, now: float) -> None:
+        """S15: one more transient failure of a model, by a request or a load of nobody's."""
+        model.circuit.failed(id_, now)
         if model.circuit.open_until is not None:
             self._wake_at(model.circuit.open_until)
 

@@ -60,13 +60,26 @@ class Memory(Ledger):
             if model.phase is Phase.ABSENT:
                 self.world.set_phase(model, Phase.RESIDENT)
                 model.last_used = now
+        self._forget_excess()
         return self._decide(now)
+
+    def _forget_excess(self) -> None:
+        """S3: what LocalAI holds beyond the limit counts as absent: S8 to S10 hold for it, and a
+        load of a model that is there is short. Idle ones only, the least recently used first.
+        """  # noqa: D205  # one sentence
+        limit = self.limits.max_resident_models
+        idle = [m for m in self.world.models.values() if m.phase is Phase.RESIDENT and not m.leases]
+        excess = self.world.occupied - limit if limit else 0
+        for model in sorted(idle, key=lambda m: (bool(m.members), m.last_used))[: max(0, excess)]:
+            self.world.set_phase(model, Phase.ABSENT)
 
     def set_limits(self, limits: Limits) -> None:
         """New limits; what runs above a lower one runs out."""
         self.world.limits = limits
         for model in self.world.models.values():
             model.slots = limits.slots_of(model.name)
+            if limits.max_resident_models and model.phase is Phase.RESIDENT:
+                self._wake_at(model.stay_until)
 
     def load_refused(self, name: str, now: float) -> list[Action]:
         """LocalAI does not let this key load models: from now on requests carry their loads."""
@@ -81,7 +94,7 @@ class Memory(Ledger):
             self.world.set_phase(model, Phase.ABSENT)
         return self._decide(now)
 
-    def _forget_memory(self, failed: Model) -> None:
+    def _forget_memory(self, failed: Model | None) -> None:
         """LocalAI went away: what it held in memory it may not hold when it is back (trap 10)."""
         for model in self.world.models.values():
             idle = model.leases == 0 or (model is failed and model.leases == 1)

@@ -90,6 +90,7 @@ def best_victim(world: World, now: float) -> Model | None:
         for model in world.models.values()
         if model.phase is Phase.RESIDENT
         and not is_leaving(world, model)
+        and not model.heirs
         and (now >= model.stay_until or not _has_work(model, now))
     ]
     return min(found, key=lambda model: (model.last_used, model.name), default=None)
@@ -126,4 +127,4 @@ def _has_work(model: Model, now: float) -> bool:
     """Work that may start, or runs; what is blocked does not count (S10)."""
     if not model.rests(now):
         return bool(model.members)
-    return any(entry.leased for entry in model.members.values())
+    return model.leases > 0

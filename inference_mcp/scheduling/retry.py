@@ -107,16 +107,22 @@ class Circuit:
         self._open_s = OPEN_BASE_S
         self._probe = None
 
-    def failed(self, now: float) -> bool:
-        """A request failed transiently; whether that opened the circuit."""
+    def failed(self, id_: str | None, now: float) -> None:
+        """A request failed transiently; ``None`` for a load that was nobody's try.
+
+        While a probe is out, it alone tells how the model is; and what was under way as the
+        circuit opened tells nothing new.
+        """
+        state = self.state(now)
+        if state == "open" or (self._probe is not None and id_ not in (None, self._probe)):
+            return
         self.failures_in_a_row += 1
-        probe_failed, self._probe = self._probe is not None, None
-        if not probe_failed and self.failures_in_a_row < FAILURES_TO_OPEN:
-            return False
-        if probe_failed:
+        if state == "half-open":
             self._open_s = min(OPEN_CAP_S, self._open_s * 2)
+        elif self.failures_in_a_row < FAILURES_TO_OPEN:
+            return
+        self._probe = None
         self.open_until = now + self._open_s
-        return True
 
     def gave_up(self, id_: str) -> None:
         """A request was cancelled or aborted: if it was the probe, the next one is."""

@@ -174,10 +174,7 @@ class LocalScheduler:
     def close_nowait(self) -> None:
         """See ``Scheduler.close_nowait``."""
         self._open = False
-        for entry in self.core.waiting():
-            holder = self._holders[entry.id]
-            if isinstance(holder, LocalAdmission):
-                holder.fail_nowait(shutting_down())
+        self.perform(self.core.close(shutting_down(), self.clock()))
 
     def learn(self, loaded: Iterable[str], memory_limit: int | None) -> None:
         """See ``Scheduler.learn``; the limit in force stays where none is told."""
@@ -307,12 +304,13 @@ class LocalScheduler:
 
 
 def _model_view(core: Core, model: Model, now: float) -> ModelView:
+    until = max(model.blocked_until, model.circuit.open_until or 0.0)
     return ModelView(
         name=model.name,
         phase=model.phase.value,
         used=model.leases,
         slots=model.slots,
         circuit=model.circuit.state(now),
-        blocked_for_s=max(0.0, model.blocked_until - now) if model.blocked(now) else None,
+        blocked_for_s=max(0.0, until - now) if model.blocked(now) else None,
         load_s=core.estimates.load_s(model.name),
     )

@@ -190,7 +190,8 @@ class Entry:
     ``load_s`` is how long it waited while its model was loading, in seconds; ``None`` where a
     load was carried by a request and cannot be told apart. ``leased`` while LocalAI may be at
     it: a lease holds a place unless it is ``lent`` (S6) or ``abandoned`` (S16), and ends with a
-    timer where it is ``held`` (S14). ``awaits_repair`` once its
+    timer where it is ``held`` (S14). ``carries_load`` while its call loads the model too,
+    ``carried_load`` once it has. ``awaits_repair`` once its
     model's process died under it (S15). ``stopping`` once its call was told to close; ``heir`` is
     the request that its place then goes to. ``reserved`` marks such an heir while it waits.
     ``unconfirmed``: only the last arbiter's word tells that its owner holds this lease (S23).
@@ -212,10 +213,12 @@ class Entry:
     held: bool = False
     stopping: bool = False
     carries_load: bool = False
+    carried_load: bool = False
     awaits_repair: bool = False
     granted_overdue: bool = False
     unconfirmed: bool = False
     reserved: bool = False
+    takes_slot: bool = False
     heir: str | None = None
 
     id: str = field(init=False)
@@ -269,6 +272,7 @@ class Model:
     circuit: Circuit = field(default_factory=Circuit)
     phase: Phase = Phase.ABSENT
     leases: int = 0
+    heirs: int = 0
     members: dict[str, Entry] = field(default_factory=dict)
     turn: Party = Party.RANK
     loaded_at: float = 0.0

@@ -136,13 +136,24 @@ class SharedCore(Core):
         self._forget_if_over(entry)
         return self._grant_heir(heir, now) + self._decide(now)
 
+    def doubt(self, id_: str, now: float) -> list[Action]:
+        """S22: the owner has lost its seat but may live on: what waits leaves, a lease stays
+        until the owner is back, or until LocalAI can be done.
+        """  # noqa: D205  # one sentence
+        entry = self.world.entries.get(id_)
+        if entry is None or not entry.leased or entry.state in TERMINAL:
+            return self.orphan(id_, now)
+        if not entry.held:
+            estimate_s = self._expected_s(entry)
+            self._doubt(entry, Held(now - entry.granted_at, estimate_s=estimate_s), now)
+        return []
+
     def given_back(self, id_: str, now: float) -> list[Action]:
         """S23: the owner of a lease of which the table told does not hold it any more."""
         entry = self.world.entries.get(id_)
         if entry is None or not entry.unconfirmed:
             return []
-        self._drop(entry, now)
-        return self._decide(now)
+        return self._drop(entry, now) + self._decide(now)
 
     # --- parts --------------------------------------------------------------------------
 
@@ -178,19 +189,20 @@ class SharedCore(Core):
             lasts = ABANDONED_FACTOR * held.estimate_s
         self._set_timer(max(now, entry.granted_at + lasts), "unconfirmed", entry.id)
 
-    def _drop(self, entry: Entry, now: float) -> None:
-        """End a lease of which only the table told; nobody is its heir."""
+    def _drop(self, entry: Entry, now: float) -> list[Action]:
+        """End a lease that nobody has confirmed."""
         if entry.state not in TERMINAL:
             step(self.counts, entry, Event.CANCEL)
             self._ended(entry)
-        self._end_lease(entry, now)
+        heir = self._end_lease(entry, now)
         entry.unconfirmed = False
         self._forget_if_over(entry)
+        return self._grant_heir(heir, now)
 
     def _due(self, what: str, name: str, now: float) -> list[Action]:
         if what != "unconfirmed":
             return super()._due(what, name, now)
         entry = self.world.entries.get(name)
-        if entry is not None and entry.unconfirmed:
-            self._drop(entry, now)  # by now LocalAI is done with it, whatever it was
-        return []
+        if entry is None or not entry.unconfirmed:
+            return []
+        return self._drop(entry, now)  # by now LocalAI is done with it, whatever it was

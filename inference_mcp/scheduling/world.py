@@ -73,10 +73,17 @@ class World:
         if not len(model.queue):
             del self.busy[model.name]
 
-    def promise(self, entry: Entry) -> None:
+    def promise(self, entry: Entry, victim: Entry) -> None:
         """S6: a place is being freed for this request alone; until then nothing else starts it."""
-        entry.reserved = True
+        entry.reserved, victim.heir = True, entry.id
+        entry.takes_slot = victim.ticket.model != entry.ticket.model
+        self.models[entry.ticket.model].heirs += entry.takes_slot
         self.dequeue(entry)
+
+    def redeem(self, entry: Entry) -> None:
+        """S6: the promise is kept or void; its model's slot is spoken for no more."""
+        self.models[entry.ticket.model].heirs -= entry.takes_slot
+        entry.reserved = entry.takes_slot = False
 
     def set_phase(self, model: Model, phase: Phase) -> None:
         """Note where a model is."""
@@ -93,14 +100,17 @@ def grant(
 ) -> None:
     """Give a waiting request a place and its model's slot."""
     model = world.models[entry.ticket.model]
-    if not entry.reserved:
+    if entry.reserved:
+        world.redeem(entry)
+    else:
         world.dequeue(entry)
     step(world.counts, entry, Event.GRANT)
     entry.granted_at = now
     entry.attempts += 1
     entry.leased, entry.lent, entry.stopping = True, False, False
-    entry.reserved, entry.heir = False, None
-    entry.granted_overdue, entry.carries_load = overdue, carries_load
+    entry.heir = None
+    entry.granted_overdue = overdue
+    entry.carries_load = entry.carried_load = carries_load
     if model.first == entry.id:
         model.first = None
     model.leases += 1

@@ -299,12 +299,22 @@ class Drive:
         self._released(name)
         if failure.process_dead:
             self.dead.add(self.jobs[name].ticket.model)
+        ticket = self.jobs[name].ticket
+        if failure.transient and failure.backend_gone:
+            computes_on = failure.answer_lost and ticket.kind.makes_picture
+            self._restart(ticket.model if computes_on else "")
         retried, actions = self.core.attempt_failed(name, failure, self._jitter(), self.now)
         self.log.append((self.now, "retry" if retried else "fail", name))
         if not retried:
             self._ended(name, "failed")
         self._perform(actions)
         self._perform(self.core.release(name, self.now))
+
+    def _restart(self, works: str = "") -> None:
+        """LocalAI was away: what nothing computes on has left its memory."""
+        for model in [m for m in self.resident if not self._busy(m) and m not in self.healing]:
+            if model != works:
+                self.resident.discard(model)
 
     def _closed(self, name: str, *, interrupted: bool) -> None:
         """The call is closed by us; if it carried a load that still ran, that is dropped."""
@@ -346,6 +356,8 @@ class Drive:
             self._perform(self.core.loaded(model, self.now - began, self.now))
             return
         self.resident.discard(model)
+        if failure.backend_gone:
+            self._restart()
         cause, retried, actions = self.core.load_failed(model, failure, self._jitter(), self.now)
         if cause is not None and not retried:
             self._ended(cause, "failed")

@@ -96,6 +96,9 @@ def _check_slots(drive: Drive) -> None:
         queued = {e.id for e in own if e.state is State.QUEUED and not e.reserved}
         assert len(model.queue) == len(queued), f"the queue of {model.name} is out of step"
         assert all(id_ in model.queue for id_ in queued)
+        waiting = {e.id for e in own if e.state in (State.QUEUED, State.RETRYING)}
+        assert waiting <= model.members.keys(), f"{model.name} has forgotten who waits for it"
+        assert model.heirs == sum(e.takes_slot for e in own)
 
 
 def _check_residency(drive: Drive) -> None:

@@ -72,15 +72,16 @@ def opened(now: float = 0.0) -> Circuit:
     """A circuit that has just opened."""
     circuit = Circuit()
     for _ in range(5):
-        circuit.failed(now)
+        circuit.failed("request", now)
     return circuit
 
 
 def test_s15_the_circuit_opens_at_the_fifth_failure_in_a_row() -> None:
     """S15: four leave it closed, the fifth opens it."""
     circuit = Circuit()
-    assert [circuit.failed(0.0) for _ in range(5)] == [False] * 4 + [True]
-    assert circuit.state(0.0) == "open"
+    for expected in ["closed"] * 4 + ["open"]:
+        circuit.failed("request", 0.0)
+        assert circuit.state(0.0) == expected
     assert not circuit.admits(0.0)
 
 
@@ -88,9 +89,10 @@ def test_s15_a_success_between_begins_the_count_anew() -> None:
     """S15: in a row."""
     circuit = Circuit()
     for _ in range(4):
-        circuit.failed(0.0)
+        circuit.failed("request", 0.0)
     circuit.succeeded()
-    assert [circuit.failed(0.0) for _ in range(4)] == [False] * 4
+    for _ in range(4):
+        circuit.failed("request", 0.0)
     assert circuit.state(0.0) == "closed"
     assert circuit.admits(0.0)
 
@@ -118,7 +120,7 @@ def test_s15_each_probe_that_fails_doubles_the_time_up_to_five_minutes() -> None
         seen.append(circuit.open_until - now)
         now = circuit.open_until
         circuit.started("probe")
-        assert circuit.failed(now)
+        circuit.failed("probe", now)
     assert seen == [10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 300.0]
 
 
@@ -126,13 +128,12 @@ def test_s15_a_probe_that_succeeds_closes_it_and_forgets_the_doubling() -> None:
     """S15: closed for all, and ten seconds the next time."""
     circuit = opened()
     circuit.started("probe")
-    circuit.failed(10.0)
+    circuit.failed("probe", 10.0)
     circuit.started("probe")
     circuit.succeeded()
     assert (circuit.state(30.0), circuit.admits(30.0)) == ("closed", True)
-    assert not circuit.failed(30.0)
-    for _ in range(4):
-        circuit.failed(30.0)
+    for _ in range(5):
+        circuit.failed("request", 30.0)
     assert circuit.open_until == 40.0
 
 
@@ -145,3 +146,29 @@ def test_s15_a_probe_that_was_given_up_makes_room_for_another() -> None:
     circuit.gave_up("probe")
     assert circuit.admits(10.0)
     assert circuit.state(10.0) == "half-open"
+
+
+def test_s15_while_a_probe_is_out_only_its_own_failure_counts() -> None:
+    """S15: an older request that fails says nothing of how the model is now."""
+    circuit = opened()
+    circuit.started("probe")
+    circuit.failed("older", 12.0)
+    assert not circuit.admits(12.0)
+    assert circuit.state(12.0) == "half-open"
+    circuit.succeeded()
+    assert circuit.state(12.0) == "closed"
+
+
+def test_s15_what_was_under_way_as_it_opened_does_not_prolong_it() -> None:
+    """S15: several requests on one model fail together; that is one outage."""
+    circuit = opened()
+    for _ in range(3):
+        circuit.failed("beside", 4.0)
+    assert circuit.open_until == 10.0
+
+
+def test_s15_a_load_that_fails_half_open_doubles_the_time_like_a_probe() -> None:
+    """S15: it is what was let through, though no request made it."""
+    circuit = opened()
+    circuit.failed(None, 10.0)
+    assert circuit.open_until == 30.0

@@ -186,9 +186,23 @@ def test_s3_models_found_loaded_beyond_the_limit_do_not_all_run() -> None:
     """S3: also where LocalAI holds more models than it was said to."""
     limits = Limits(max_concurrency=4, max_resident_models=1, preemption="off")
     drive = Drive(limits, preloaded="ab", check=False)
-    drive.submit(model="a")
-    drive.submit(model="b")
+    drive.submit(model="a", service_s=20.0)
+    drive.submit(model="b", service_s=20.0)
+    drive.run_until(15.0)
     assert len(drive.running()) == 1
+
+
+def test_s8_a_model_found_loaded_beyond_the_limit_gets_its_turn() -> None:
+    """S8, S3: chats that overlap on one model do not keep the other one's for ever."""
+    limits = Limits(max_concurrency=2, max_resident_models=1, model_concurrency={"a": 2})
+    drive = Drive(limits, preloaded="ab", check=False)
+    for number in range(200):
+        drive.run_until(4.0 * number)
+        drive.submit(model="a", service_s=5.0)
+        if number == 2:
+            drive.submit(model="b", id_="other")
+    assert drive.jobs["other"].starts
+    drive.run()
 
 
 def test_s3_what_has_lent_its_place_is_not_counted() -> None:

@@ -66,6 +66,8 @@ def random_localai(rng: random.Random, limits: Limits) -> LocalAI:
 
 def random_failure(rng: random.Random) -> Failure:
     """A failed try of any kind."""
+    if rng.random() < 0.2:
+        return Failure(transient=True, backend_gone=True, answer_lost=rng.random() < 0.5)
     return Failure(
         transient=rng.random() < 0.7,
         retry_after_s=rng.choice([None, None, None, 2.0, 40.0]),
