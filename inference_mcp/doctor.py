@@ -28,7 +28,7 @@ from inference_mcp.errors import CallerError, InferenceError
 from inference_mcp.localai.client import LocalAIClient
 from inference_mcp.pictures.store import PictureStore
 from inference_mcp.requests import RequestType
-from inference_mcp.settings import NOT_IN_FORCE, PREFIX, Settings
+from inference_mcp.settings import PREFIX, Settings
 
 __all__ = ["MODELS_LIMIT_S", "Check", "check_backend", "examine", "run_doctor"]
 
@@ -106,12 +106,7 @@ def _check_settings(settings: Settings) -> list[Check]:
     )
     if given:
         detail += f"; set: {', '.join(_variable(name) for name in given)}"
-    checks = [Check("settings", True, detail)]
-    idle = [_variable(name) for name in given if name in NOT_IN_FORCE]
-    if idle:
-        detail = f"{', '.join(idle)}: read, but this version does nothing with it"
-        checks.append(Check("settings_not_in_force", True, detail, note=True))
-    return checks
+    return [Check("settings", True, detail)]
 
 
 def _variable(field: str) -> str:

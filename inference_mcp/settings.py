@@ -32,7 +32,7 @@ from pydantic_settings import (
 from inference_mcp.errors import SettingsError
 from inference_mcp.requests import RequestType
 
-__all__ = ["NOT_IN_FORCE", "PREFIX", "Settings", "load_settings"]
+__all__ = ["PREFIX", "Settings", "load_settings"]
 
 PREFIX = "INFERENCE_MCP_"
 
@@ -42,10 +42,6 @@ _Names = Annotated[tuple[str, ...], NoDecode]
 _Paths = Annotated[tuple[Path, ...], NoDecode]
 
 _SLOTS = re.compile(r"[1-9][0-9]{0,5}")
-
-NOT_IN_FORCE = ("share",)
-"""Settings that are read and checked but that nothing obeys yet; the log says so of each that
-is set, and ``--help`` does not offer them."""
 
 
 class Settings(BaseSettings):

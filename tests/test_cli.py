@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from inference_mcp import __version__
-from inference_mcp.settings import NOT_IN_FORCE, PREFIX, Settings
+from inference_mcp.settings import PREFIX, Settings
 
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -45,7 +45,6 @@ def test_help_lists_exactly_the_settings_in_force_once_each() -> None:
     in_force = {
         name.upper() if name.startswith("localai_") else PREFIX + name.upper()
         for name in Settings.model_fields
-        if name not in NOT_IN_FORCE
     }
     assert (done.returncode, done.stderr) == (0, "")
     assert listed == in_force

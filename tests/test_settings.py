@@ -9,7 +9,7 @@ import pytest
 
 from inference_mcp.errors import SettingsError
 from inference_mcp.requests import RequestType
-from inference_mcp.settings import NOT_IN_FORCE, PREFIX, Settings, load_settings
+from inference_mcp.settings import PREFIX, load_settings
 
 SECRET = "sk-very-secret"
 HERE = Path.cwd()
@@ -235,8 +235,3 @@ def test_only_the_environment_that_was_given_counts(
     monkeypatch.setenv("INFERENCE_MCP_WAIT_S", "8")
     assert load_settings({}).wait_s == 40
     assert load_settings().wait_s == 8
-
-
-def test_every_setting_not_in_force_exists() -> None:
-    """The list that the log and ``--help`` go by names real settings."""
-    assert set(NOT_IN_FORCE) <= set(Settings.model_fields)

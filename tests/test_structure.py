@@ -54,7 +54,8 @@ HELD: Mapping[str, tuple[str, ...]] = {
     "uvicorn": ("simulator.running",),
     "mcp": ("surface", "server", "demo"),
     "mcp_types": ("surface", "server", "demo"),
-    "platformdirs": ("settings",),
+    "filelock": ("sharing.place",),
+    "platformdirs": ("settings", "sharing.place"),
     "pydantic_settings": ("settings",),
 }
 """Libraries that only some modules may import."""

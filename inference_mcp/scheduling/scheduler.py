@@ -93,7 +93,8 @@ class LocalScheduler:
     """The queue of this process; its timer, loads and repairs run in ``tasks``.
 
     ``clock`` is the event loop's own, so that deadlines and cancel scopes agree with it and
-    virtual time moves both. ``jitter`` gives numbers from 0 to 1.
+    virtual time moves both. ``jitter`` gives numbers from 0 to 1. ``reason`` is why nobody
+    shares it.
     """
 
     def __init__(
@@ -103,10 +104,12 @@ class LocalScheduler:
         control: ModelControl,
         *,
         core: Core | None = None,
+        reason: str = "INFERENCE_MCP_SHARE is off.",
         clock: Callable[[], float] = anyio.current_time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.core = core if core is not None else Core(limits)
+        self._reason = reason
         self._tasks = tasks
         self._control = control
         self.clock = clock
@@ -125,7 +128,7 @@ class LocalScheduler:
     @property
     def sharing(self) -> Sharing:
         """See ``Scheduler.sharing``."""
-        return Sharing("own", reason="INFERENCE_MCP_SHARE is off.")
+        return Sharing("own", reason=self._reason)
 
     async def admit(self, ticket: Ticket, watcher: Watcher) -> Admission:
         """See ``Scheduler.admit``."""
@@ -149,6 +152,10 @@ class LocalScheduler:
     def hold(self, holder: Holder) -> None:
         """Let somebody stand for a request that the core knows already."""
         self._holders[holder.ticket.id] = holder
+
+    def holder(self, id_: str) -> Holder | None:
+        """Who stands for a request."""
+        return self._holders.get(id_)
 
     async def look(self) -> QueueSnapshot:
         """See ``Scheduler.look``."""

@@ -25,10 +25,12 @@ from inference_mcp.logs import EventLog, log
 from inference_mcp.observe import JobEvent, Metrics, Observer
 from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore
+from inference_mcp.scheduling.protocols import Scheduler
 from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits
 from inference_mcp.server.link import Link
-from inference_mcp.settings import NOT_IN_FORCE, Settings
+from inference_mcp.server.siblings import Siblings
+from inference_mcp.settings import Settings
 from inference_mcp.surface.cancels import HostCancels
 from inference_mcp.surface.resources import Resources
 from inference_mcp.surface.status import Identity, MemoryFacts
@@ -56,11 +58,24 @@ class App:
 
 
 @asynccontextmanager
-async def open_app(settings: Settings, base_url: str) -> AsyncIterator[App]:
-    """Everything that lives as long as the server does; ``base_url`` is LocalAI's."""
+async def open_app(
+    settings: Settings, base_url: str, *, simulated: bool = False
+) -> AsyncIterator[App]:
+    """Everything that lives as long as the server does; ``base_url`` is LocalAI's.
+
+    ``simulated``: that is a stand-in of this process, so its queue is nobody else's.
+    """
     async with anyio.create_task_group() as tasks:
         link = Link(tasks, partial(_make_client, settings, base_url))
-        scheduler = LocalScheduler(tasks, limits_of(settings), link)
+        limits = limits_of(settings)
+        scheduler: Scheduler
+        if simulated:
+            reason = "The built-in stand-in is this process's own."
+            scheduler = LocalScheduler(tasks, limits, link, reason=reason)
+        elif settings.share == "off":
+            scheduler = LocalScheduler(tasks, limits, link)
+        else:
+            scheduler = Siblings(tasks, limits, link, base_url)
         memory = _Memory(scheduler, auto=settings.max_resident_models == "auto")
         link.tell = memory.told
         app = _app(settings, base_url, tasks, link, scheduler, memory)
@@ -79,7 +94,7 @@ def _app(
     base_url: str,
     tasks: TaskGroup,
     link: Link,
-    scheduler: LocalScheduler,
+    scheduler: Scheduler,
     memory: _Memory,
 ) -> App:
     metrics = Metrics(anyio.current_time())
@@ -107,7 +122,7 @@ def _app(
         on_fault=_log_fault,
         memory=memory.facts,
     )
-    warm_up = _once(partial(tasks.start_soon, _warm_up, settings, base_url, link))
+    warm_up = _once(partial(tasks.start_soon, _warm_up, base_url, link, scheduler))
     return App(tools, Resources(tools, store), HostCancels(jobs), jobs, warm_up, link.learned)
 
 
@@ -150,7 +165,7 @@ def limits_of(settings: Settings) -> Limits:
 class _Memory:
     """How many models LocalAI may hold: the operator's word, else its own, else no limit."""
 
-    def __init__(self, scheduler: LocalScheduler, *, auto: bool) -> None:
+    def __init__(self, scheduler: Scheduler, *, auto: bool) -> None:
         self._scheduler = scheduler
         self._auto = auto
         self._localai: int | None = None
@@ -184,14 +199,13 @@ async def _make_client(settings: Settings, base_url: str) -> InferenceBackend:
     return client
 
 
-async def _warm_up(settings: Settings, base_url: str, link: Link) -> None:
+async def _warm_up(base_url: str, link: Link, scheduler: Scheduler) -> None:
     """What the first call would wait for, done once the first answers are out. Never raises."""
     log("info", "server.started", version=__version__, localai=base_url)
-    for name in NOT_IN_FORCE:
-        if name in settings.model_fields_set:
-            log("warning", "setting.not_in_force", setting=name)
     try:
         await link()
+        if isinstance(scheduler, Siblings):
+            await scheduler.join()
     except InferenceError as error:
         log("warning", "localai.client", problem=f"{error.what} {error.next_step}")
     except Exception as error:  # a call will say so; the process lives on

@@ -99,7 +99,7 @@ async def _serve(settings: Settings, simulate: bool, end: _End) -> None:
         nothing = anyio.wrap_file(io.StringIO())  # ``Host`` reads stdin instead of the SDK
         unused, answers = await stack.enter_async_context(stdio_server(stdin=nothing))
         await unused.aclose()
-        app = await stack.enter_async_context(open_app(settings, base_url))
+        app = await stack.enter_async_context(open_app(settings, base_url, simulated=simulate))
         stack.callback(end.begin)  # whatever the reason, before the parts are closed
         server = build_server(app)
         # A reader of its own: the interpreter's end would hang on a lock of ``sys.stdin``.

@@ -142,7 +142,9 @@ async def test_the_operator_s_limit_goes_before_localai_s(
     """Both are known to health, so that it can warn."""
     world = recorded_world()
     world.max_active_backends = 2
-    settings = load_settings({"INFERENCE_MCP_MAX_RESIDENT_MODELS": setting})
+    settings = load_settings(
+        {"INFERENCE_MCP_MAX_RESIDENT_MODELS": setting, "INFERENCE_MCP_SHARE": "off"}
+    )
     async with running(world) as url, open_app(settings, url) as app:
         assert app.tools.memory().source == ("none" if setting == "auto" else "setting")
         with anyio.fail_after(10):

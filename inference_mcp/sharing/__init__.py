@@ -1,0 +1,27 @@
+"""One queue for all processes of a user that use the same LocalAI: rules S21 to S23.
+
+Hosts start a stdio server more than once, and each process alone would believe that it owns
+the GPU. So one of them, the *arbiter*, keeps the queue; every other one has a *seat* at it, and
+so has the arbiter's own process. What passes between them is small: rank, model, type, size,
+grant, stop, done. Prompts, pictures, results and keys stay where they are, and each process
+makes its own calls, loads included.
+
+    ``shared``   the scheduler that jobs see: finds the others, sits down, takes over
+    ``member``   this process's requests and what is told of them; knows no socket
+    ``desk``     the arbiter: seats, their requests (``claim``), the lease table
+    ``post``     what the arbiter says, in one order for all
+    ``asked``, ``told``, ``wire``   the messages
+    ``channel``  one connection: lines over a socket that only this user can open
+    ``place``    where they meet: a private folder, a lock for each generation of arbiters
+
+S21 All share one arbiter, found by user and LocalAI's address  ``place``, ``shared``
+S22 Who leaves or dies takes what waits along; texts free their slots at once, pictures are
+    abandoned, a load passes to another process                 ``desk``, ``scheduling.succession``
+S23 Another takes over within a second: the lease table goes to all before a grant goes to its
+    owner, a successor counts what the table tells as held, waiting requests keep their
+    numbers, an arbiter that hangs is left and finds itself deposed
+                                                                ``desk``, ``member``, ``shared``
+
+Nothing runs in the background when no server does, and nothing beats while nothing is pending.
+Above is ``server``; below are ``scheduling`` and the records.
+"""

@@ -1,0 +1,483 @@
+"""The arbiter: one queue for the requests of all who sit here (S21 to S23).
+
+It hears what members say (``asked``), keeps the queue with the scheduler of this process, and
+says what was decided (``told``). Above is ``shared``, which brings the connections; whether a
+seat is in this process or in another makes no difference here. It makes no call at LocalAI
+but a shutdown of a model: loads are carried by the process whose request wants them.
+
+*Taking over* (S23): it begins closed. Members that knew the last arbiter bring their requests
+and leases; when all whom its table names are back, or after ``GRACE_S``, what only the table
+tells of is counted as held, and the queue goes on. Until then what else is said is kept.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict
+
+import anyio
+from anyio.abc import TaskGroup
+
+from inference_mcp.errors import InferenceError
+from inference_mcp.scheduling.admission import failure_of
+from inference_mcp.scheduling.lifecycle import TERMINAL, State
+from inference_mcp.scheduling.protocols import QueuedRequest
+from inference_mcp.scheduling.scheduler import LoadLost, LocalScheduler, ModelControl
+from inference_mcp.scheduling.state import Action, Limits, Ticket
+from inference_mcp.scheduling.succession import Past, SharedCore
+from inference_mcp.scheduling.verdicts import fault
+from inference_mcp.sharing import asked, told
+from inference_mcp.sharing.claim import Claim
+from inference_mcp.sharing.post import Post, Recipient
+from inference_mcp.sharing.wire import HeldLease, MemberFault, Message, WireError
+
+__all__ = ["GRACE_S", "Desk", "Seat"]
+
+GRACE_S = 0.5
+"""S23: how long a successor waits for those who sat at the last desk."""
+
+MAX_SHOWN = 200
+"""Requests of each kind in a snapshot: its line is bounded, and nobody reads more."""
+
+
+class Seat:
+    """One process at the desk. ``deliver`` hands a message over and says whether it could."""
+
+    def __init__(self, desk: Desk, name: str, recipient: Recipient, *, own: bool) -> None:
+        self.name = name
+        self.own = own
+        self.recipient = recipient
+        self.claims: dict[str, Claim] = {}
+        self._desk = desk
+
+    def hear(self, message: asked.FromMember) -> None:
+        """Take in what this process says.
+
+        Raises:
+            MemberFault: it contradicts itself.
+        """
+        self._desk.hear(self, message)
+
+
+class _Load:
+    """A load that a seat carries. ``outcome`` is whether it was permitted, or what it raised."""
+
+    def __init__(self, seat: Seat) -> None:
+        self.seat = seat
+        self.outcome: bool | Exception | None = None
+        self.done = anyio.Event()
+
+    def end(self, outcome: bool | Exception) -> None:
+        if self.outcome is None:
+            self.outcome = outcome
+            self.done.set()
+
+
+class Desk:
+    """One generation's queue. ``control`` is this process's own word to LocalAI.
+
+    ``is_deposed`` is asked before each grant. ``past`` is the last arbiter's table, where there
+    was one; ``dead`` are the processes that are known not to live any more.
+    """
+
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        limits: Limits,
+        control: ModelControl,
+        *,
+        name: str,
+        is_deposed: Callable[[], bool] = lambda: False,
+        past: told.Table | None = None,
+        dead: Collection[str] = (),
+        clock: Callable[[], float] = anyio.current_time,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.core = SharedCore(limits)
+        self.scheduler = LocalScheduler(
+            tasks, limits, self, core=self.core, clock=clock, jitter=jitter
+        )
+        self.clock = clock
+        self.over = anyio.Event()
+        self._jitter = jitter
+        self._tasks = tasks
+        self._control = control
+        self._name = name
+        self._is_deposed = is_deposed
+        self._past = past
+        self._dead = frozenset(dead)
+        self._seats: dict[str, Seat] = {}
+        self._loads: dict[str, _Load] = {}
+        self._adopted_loads: list[tuple[Seat, asked.LoadCarried]] = []
+        self._kept: list[tuple[Seat, asked.FromMember]] | None = []
+        self._expected = set(past.seats) - self._dead if past is not None else set()
+        self._highest = past.highest if past is not None else 0
+        self._left: list[tuple[Seat, bool]] = []
+        self._post = Post(self)
+
+    # --- seats --------------------------------------------------------------------------
+
+    @property
+    def processes(self) -> int:
+        """How many share the queue."""
+        return len(self._seats)
+
+    async def run(self) -> None:
+        """Write what is said, for ever; go on after the grace."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._post.run)
+            if self._expected:
+                await anyio.sleep(GRACE_S)
+            self._go_on()
+
+    def sit(self, name: str, recipient: Recipient, *, own: bool = False) -> Seat:
+        """Give a process its seat; one that it still has is taken from it."""
+        before = self._seats.get(name)
+        if before is not None:
+            self.leave(before, dead=False)
+        seat = self._seats[name] = Seat(self, name, recipient, own=own)
+        self.say(name, told.Welcome.of(self.core.limits))
+        self.tell_table()
+        return seat
+
+    def leave(self, seat: Seat, *, dead: bool) -> None:
+        """S22: a process is gone; with ``dead=False`` it lost its seat but may live on."""
+        if self._seats.get(seat.name) is not seat:
+            return
+        del self._seats[seat.name]
+        self._expected.discard(seat.name)
+        for load in [load for load in self._loads.values() if load.seat is seat]:
+            load.end(LoadLost())
+        if self._kept is not None:
+            self._left.append((seat, dead))
+            if not self._expected:
+                self._tasks.start_soon(self._go_on_soon)
+        elif not self.deposed:
+            self._take_out(seat, dead=dead)
+
+    def _take_out(self, seat: Seat, *, dead: bool) -> None:
+        for id_ in list(seat.claims):
+            take_out = self.core.orphan if dead else self.core.doubt
+            self._perform(take_out(id_, self.clock()))
+            self.scheduler.forget(id_)
+        self.tell_table()
+
+    def recipients(self) -> Iterable[Recipient]:
+        """See ``post.Desk``."""
+        return [seat.recipient for seat in self._seats.values() if not seat.own]
+
+    def lost(self, recipient: Recipient) -> None:
+        """See ``post.Desk``."""
+        for seat in list(self._seats.values()):
+            if seat.recipient is recipient:
+                self.leave(seat, dead=False)
+
+    # --- what claims need -----------------------------------------------------------------
+
+    @property
+    def deposed(self) -> bool:
+        """S23: whether a later generation has begun; then nothing here counts any more."""
+        if not self.over.is_set() and self._is_deposed():
+            self.over.set()
+        return self.over.is_set()
+
+    def say(self, owner: str, message: Message) -> None:
+        """See ``ClaimDesk``."""
+        seat = self._seats.get(owner)
+        if seat is not None:
+            self._post.put(seat.recipient, message)
+
+    def tell_table(self) -> None:
+        """See ``ClaimDesk``."""
+        self._post.put_table()
+
+    def table(self) -> told.Table:
+        """S23: what a successor must know."""
+        world = self.core.world
+        return told.Table(
+            arbiter=self._name,
+            seats=tuple(self._seats),
+            leases=tuple(row for e in self.core.leased() if (row := self._row(e.id)) is not None),
+            resident=tuple(m.name for m in self.core.models() if m.phase.value == "resident"),
+            highest=self._highest,
+            loads_allowed=world.loads_allowed,
+        )
+
+    def _row(self, id_: str) -> told.LeaseRow | None:
+        entry, claim = self.core.world.entries[id_], self.scheduler.holder(id_)
+        if not isinstance(claim, Claim):
+            return None
+        held = HeldLease(
+            lease=claim.lease,
+            for_s=max(0.0, self.clock() - entry.granted_at),
+            carries_load=entry.carries_load,
+            lent=entry.lent,
+            abandoned=entry.abandoned,
+            overdue=entry.granted_overdue,
+            estimate_s=self.core.estimates.service_s(entry.ticket),
+        )
+        ticket = entry.ticket
+        return told.LeaseRow(
+            id=id_,
+            owner=claim.owner,
+            kind=ticket.kind,
+            model=ticket.model,
+            priority=ticket.priority,
+            number=entry.number,
+            held=held,
+        )
+
+    # --- loads (S11, S22) -------------------------------------------------------------------
+
+    async def load_model(self, model: str, *, timeout_s: float) -> bool:
+        """See ``ModelControl``: have the process load that wants the model first."""
+        load = self._loads.get(model)
+        if load is None:
+            seat = self._seat_for_load(model)
+            if seat is None or self.deposed:
+                raise LoadLost
+            load = self._loads[model] = _Load(seat)
+            self.say(seat.name, told.LoadModel(model=model, timeout_s=timeout_s))
+        try:
+            await load.done.wait()
+        finally:
+            if self._loads.get(model) is load:
+                del self._loads[model]
+        if isinstance(load.outcome, Exception):
+            raise load.outcome
+        return bool(load.outcome)
+
+    async def unload_model(self, model: str) -> bool:
+        """See ``ModelControl``."""
+        return False if self.deposed else await self._control.unload_model(model)
+
+    def _seat_for_load(self, model: str) -> Seat | None:
+        cause = self.core.world.models[model].loaded_for
+        waiting = [cause, *self.core.live_requests_of(model)]
+        for id_ in waiting:
+            claim = self.scheduler.holder(id_ or "")
+            if isinstance(claim, Claim) and claim.owner in self._seats:
+                return self._seats[claim.owner]
+        return next((seat for seat in self._seats.values() if seat.own), None)
+
+    # --- hearing ------------------------------------------------------------------------
+
+    def hear(self, seat: Seat, message: asked.FromMember) -> None:
+        """Take in what a process says."""
+        if self._seats.get(seat.name) is not seat or self.deposed:
+            return
+        match message:
+            case asked.Ping():
+                self.say(seat.name, told.Pong())
+            case asked.Submit(past=past) if past is not None:
+                self._adopt(seat, message, past.past(), past.held.lease if past.held else 0)
+            case asked.LoadCarried():
+                self._adopt_load(seat, message)
+            case asked.Ready():
+                self._ready(seat)
+            case _ if self._kept is not None:
+                self._kept.append((seat, message))
+            case _:
+                self._act(seat, message)
+
+    def _act(self, seat: Seat, message: asked.FromMember) -> None:
+        match message:
+            case asked.Submit():
+                self._submit(seat, message)
+            case asked.LoadDone(model=model, permitted=permitted):
+                self._load_ended(seat, model, permitted)
+            case asked.LoadFailed(model=model, error=error):
+                self._load_ended(seat, model, error.error())
+            case asked.Learned(loaded=loaded, memory_limit=limit):
+                self.scheduler.learn(loaded, limit)
+            case asked.Ask(id=id_):
+                self.say(seat.name, self._stands(id_))
+            case asked.Look():
+                self.say(seat.name, self._snapshot())
+            case asked.Hello():
+                raise MemberFault("A sibling introduced itself twice.")
+            case _:
+                claim = seat.claims.get(message.id)  # type: ignore[union-attr]
+                if claim is not None:
+                    self._of_claim(claim, message)
+                    self._tidy(seat, claim)
+
+    def _of_claim(self, claim: Claim, message: asked.FromMember) -> None:
+        """A member speaks of a request of its own; a word about an earlier lease is void."""
+        now, core, id_ = self.clock(), self.core, claim.ticket.id
+        entry = core.entry(id_)
+        state = entry.state if entry is not None else None
+        match message:
+            case asked.Released(lease=lease, interrupted=interrupted) if lease == claim.lease:
+                self._perform(core.release(id_, now, interrupted=interrupted))
+                self.tell_table()
+            case asked.Answering(lease=lease) if lease == claim.lease:
+                if entry is not None and entry.carries_load:
+                    self._perform(core.loaded(claim.ticket.model, None, now))
+            case asked.FailedTry(lease=lease, error=error):
+                current = lease == claim.lease and state is State.PROCESSING
+                retried = current and self._try_failed(id_, error.error(), now)
+                self.say(claim.owner, told.Judged(id=id_, retried=retried))
+                self.tell_table()
+            case asked.Completed(service_s=service_s) if state is State.PROCESSING:
+                self._perform(core.complete(id_, service_s, now))
+            case asked.Failed() if state is not None and state not in TERMINAL:
+                self._perform(core.fail(id_, now))
+            case asked.Cancelled():
+                self._perform(core.cancel(id_, now))
+            case _:
+                pass
+
+    def _try_failed(self, id_: str, error: InferenceError, now: float) -> bool:
+        retried, actions = self.core.attempt_failed(id_, failure_of(error), self._jitter(), now)
+        self._perform(actions)
+        return retried
+
+    def _submit(self, seat: Seat, message: asked.Submit) -> None:
+        ticket = self._ticket(message)
+        claim = Claim(self, seat.name, ticket, own=seat.own)
+        try:
+            self.scheduler.enter(claim)
+        except InferenceError as error:
+            self.say(seat.name, told.Refused(id=ticket.id, error=WireError.of(error)))
+            return
+        except ValueError:
+            self.say(seat.name, told.Refused(id=ticket.id, error=WireError.of(fault())))
+            return
+        seat.claims[ticket.id] = claim
+        entry = self.core.entry(ticket.id)
+        self._highest = max(self._highest, entry.number if entry is not None else 0)
+        claim.admitted()
+
+    def _tidy(self, seat: Seat, claim: Claim) -> None:
+        entry = self.core.entry(claim.ticket.id)
+        if entry is None:
+            seat.claims.pop(claim.ticket.id, None)
+        self.scheduler.forget(claim.ticket.id)
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        self.scheduler.perform(actions)
+
+    def _ticket(self, message: asked.Submit) -> Ticket:
+        return Ticket(
+            message.id,
+            message.kind,
+            message.priority,
+            message.model,
+            deadline=self.clock() + message.deadline_s,
+            input_bytes=message.input_bytes,
+        )
+
+    def _load_ended(self, seat: Seat, model: str, outcome: bool | Exception) -> None:
+        load = self._loads.get(model)
+        if load is not None and load.seat is seat:
+            load.end(outcome)
+            self.tell_table()
+
+    # --- taking over (S23) ------------------------------------------------------------------
+
+    def _adopt(self, seat: Seat, message: asked.Submit, past: Past, lease: int) -> None:
+        claim = Claim(self, seat.name, self._ticket(message), own=seat.own)
+        claim.adopted(lease)
+        try:
+            self.core.adopt(claim.ticket, past, self.clock())
+        except ValueError:
+            raise MemberFault("A sibling brought a request that is here already.") from None
+        self._highest = max(self._highest, past.number)
+        seat.claims[claim.ticket.id] = claim
+        self.scheduler.hold(claim)
+
+    def _adopt_load(self, seat: Seat, message: asked.LoadCarried) -> None:
+        if message.model not in self._loads and self.core.adopt_load(
+            message.model, message.for_s, self.clock()
+        ):
+            self._loads[message.model] = _Load(seat)
+            self.scheduler.resume_load(message.model)
+
+    def _ready(self, seat: Seat) -> None:
+        """It has brought all: what only the table ascribes to it, it holds no more."""
+        if self._kept is None:
+            for id_ in self.core.unconfirmed():
+                claim = self.scheduler.holder(id_)
+                if isinstance(claim, Claim) and claim.owner == seat.name and not claim.own:
+                    self._perform(self.core.given_back(id_, self.clock()))
+            self._perform(self.core.resume(self.clock()))
+            self.tell_table()
+            return
+        self._expected.discard(seat.name)
+        if not self._expected:
+            self._tasks.start_soon(self._go_on_soon)
+
+    async def _go_on_soon(self) -> None:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """All are back, or the grace is over."""
+        if self._kept is None:
+            return
+        kept, self._kept = self._kept, None
+        now = self.clock()
+        if self._past is not None:
+            self._take_over(self._past, now)
+        self.core.number_from(self._highest + 1)
+        for seat, dead in self._left:
+            self._take_out(seat, dead=dead)
+        self._perform(self.core.resume(now))
+        self.tell_table()
+        for seat, message in kept:
+            if self._seats.get(seat.name) is seat:
+                self._act(seat, message)
+
+    def _take_over(self, past: told.Table, now: float) -> None:
+        """What only the last table tells of; who sits here has spoken for itself."""
+        self.core.world.loads_allowed = past.loads_allowed
+        for row in past.leases:
+            if row.owner in self._seats or self.core.entry(row.id) is not None:
+                continue
+            ticket = Ticket(row.id, row.kind, row.priority, row.model, deadline=float("inf"))
+            claim = Claim(self, row.owner, ticket, own=False)
+            claim.adopted(row.held.lease)
+            past_of = Past(max(1, row.number), row.held.for_s, attempts=1, held=row.held.held())
+            self.core.adopt(ticket, past_of, now, confirmed=False)
+            self.scheduler.hold(claim)
+            if row.owner in self._dead:
+                self._perform(self.core.orphan(row.id, now))
+                self.scheduler.forget(row.id)
+        self._perform(self.core.seen_loaded(past.resident, now))
+
+    # --- telling how things stand -------------------------------------------------------------
+
+    def _stands(self, id_: str) -> told.Stands:
+        entry, now = self.core.entry(id_), self.clock()
+        return told.Stands(
+            id=id_,
+            state=entry.state if entry else None,
+            loading=self.core.is_loading(id_),
+            abandoned=entry.abandoned if entry else False,
+            position=self.core.position(id_),
+            estimate_s=self.core.estimates.service_s(entry.ticket) if entry else None,
+            time_left_s=self.core.time_left_s(id_, now),
+        )
+
+    def _snapshot(self) -> told.Snapshot:
+        seen = self.scheduler.snapshot()
+        return told.Snapshot(
+            running=tuple(self._seen(each) for each in seen.running[:MAX_SHOWN]),
+            waiting=tuple(self._seen(each) for each in seen.waiting[:MAX_SHOWN]),
+            waiting_total=len(seen.waiting),
+            models=tuple(told.SeenModel(**_fields(model)) for model in seen.models[:MAX_SHOWN]),
+            counts=asdict(seen.counts),
+            processes=self.processes,
+            limits=told.limits_told(seen.limits),
+        )
+
+    def _seen(self, request: QueuedRequest) -> told.Seen:
+        holder = self.scheduler.holder(request.id)
+        owner = holder.owner if isinstance(holder, Claim) else self._name
+        facts = {name: getattr(request, name) for name in request.__slots__ if name != "own"}
+        return told.Seen(owner=owner, **facts)
+
+
+def _fields(record: object) -> dict[str, object]:
+    return {name: getattr(record, name) for name in type(record).__slots__}  # type: ignore[attr-defined]

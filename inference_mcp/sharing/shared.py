@@ -1,0 +1,436 @@
+"""The scheduler that jobs see where the queue is shared: finds the others, sits, takes over.
+
+Above is ``server``; below are ``member`` (this process's requests), ``desk`` (the queue, where
+this process is the arbiter), ``channel`` and ``place``. It lives in one task:
+
+    find    the newest generation's arbiter, or the next generation's lock
+    sit     at that arbiter's, until it is gone or hangs: no word for ``HANGS_AFTER_S`` while
+            something is pending
+    keep    the queue itself, until a later generation begins
+    alone   for good, where sharing is impossible: a queue of its own, and health says why
+
+S23 Whoever finds that a generation is dead or hangs goes past it, and nobody closes its
+connection to the old arbiter before the next generation has begun: so an arbiter that sees a
+member leave, and wants to give its slot to another, finds itself deposed first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import TypeAlias
+
+import anyio
+from anyio.abc import TaskGroup
+
+from inference_mcp.scheduling.protocols import Admission, QueueSnapshot, Sharing, Watcher
+from inference_mcp.scheduling.scheduler import ModelControl
+from inference_mcp.scheduling.state import Limits, Ticket
+from inference_mcp.sharing import asked, told
+from inference_mcp.sharing.channel import (
+    Channel,
+    ChannelClosedError,
+    NonsenseError,
+    connect,
+    listen,
+)
+from inference_mcp.sharing.desk import Desk
+from inference_mcp.sharing.member import Member
+from inference_mcp.sharing.place import Hold, NoPlaceError, Place
+from inference_mcp.sharing.post import STALLED_S
+from inference_mcp.sharing.wire import VERSION, MemberFault, Message, encode
+
+__all__ = ["HANGS_AFTER_S", "SharedScheduler", "Tell"]
+
+PING_AFTER_S = 1.0
+HANGS_AFTER_S = 3.0
+"""S23: an arbiter without a word for so long, while something is pending, is left."""
+
+OVERSLEPT_S = 0.5
+"""A timer that is later than this tells that this process itself was stopped."""
+
+PAUSES_S = (0.005, 0.05)
+"""Between two looks for an arbiter that has just begun: the first pause, and the longest."""
+
+FLOOD_PER_S = 10_000.0
+FLOOD_AT_ONCE = 5_000.0
+"""What a member may say; far more than requests give rise to."""
+
+Tell: TypeAlias = Callable[[str, Exception | None], None]
+"""Told of what an operator should know: an event's name, and a fault if there is one."""
+
+
+class _OtherVersionError(Exception):
+    """The arbiter speaks another version of the messages."""
+
+
+class SharedScheduler:
+    """See ``scheduling.protocols.Scheduler``.
+
+    ``open_place`` gives the meeting place; it may take a while and is called off the event loop.
+    ``name`` is unique among all processes. Nothing happens before ``start`` or the first job.
+    """
+
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        limits: Limits,
+        control: ModelControl,
+        open_place: Callable[[], Awaitable[Place]],
+        *,
+        name: str,
+        tell: Tell = lambda event, fault: None,
+        clock: Callable[[], float] = anyio.current_time,
+    ) -> None:
+        self._tasks = tasks
+        self._wanted_limits = limits
+        self._control = control
+        self._open_place = open_place
+        self._tell = tell
+        self._clock = clock
+        self._member = Member(tasks, limits, control, name=name, clock=clock)
+        self._member.wanted = self._is_wanted
+        self._sharing = Sharing("joining")
+        self._started = False
+        self._generation = 0
+        self._left = 0
+        self._heard = 0.0
+        self._something = anyio.Event()
+        self._desk: Desk | None = None
+
+    def start(self) -> None:
+        """Look for the others. Again: nothing."""
+        if not self._started:
+            self._started = True
+            self._tasks.start_soon(self._live, name="sharing")
+
+    # --- the Protocol -------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """See ``Scheduler.limits``."""
+        return self._member.limits
+
+    @property
+    def sharing(self) -> Sharing:
+        """See ``Scheduler.sharing``."""
+        now = self._sharing
+        others = now.seat == "member" and self._member.limits != self._wanted_limits
+        return Sharing(now.seat, self._processes, now.reason, other_limits=others)
+
+    @property
+    def _processes(self) -> int:
+        return self._desk.processes if self._desk is not None else self._member.processes
+
+    async def admit(self, ticket: Ticket, watcher: Watcher) -> Admission:
+        """See ``Scheduler.admit``."""
+        return await self._member.admit(ticket, watcher)
+
+    async def look(self) -> QueueSnapshot:
+        """See ``Scheduler.look``."""
+        return await self._member.look()
+
+    def learn(self, loaded: Iterable[str], memory_limit: int | None) -> None:
+        """See ``Scheduler.learn``."""
+        self._member.learn(loaded, memory_limit)
+
+    def close_nowait(self) -> None:
+        """See ``Scheduler.close_nowait``."""
+        self._member.close_nowait()
+
+    def _is_wanted(self) -> None:
+        self.start()
+        self._something.set()
+
+    # --- life -----------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        try:
+            place = await self._open_place()
+            await self._share(place)
+        except NoPlaceError as error:
+            reason = str(error)
+        except _OtherVersionError:
+            reason = "The process that keeps the queue has another version of its messages."
+        except Exception as error:  # whatever it was: a queue of one's own always works
+            self._tell("sharing.fault", error)
+            reason = "Sharing failed through a fault of this server's own."
+        self._tell("sharing.alone", None)
+        await self._keep_alone(reason)
+
+    async def _share(self, place: Place) -> None:
+        old: Channel | None = None
+        while True:
+            found = await self._find(place)
+            if old is not None:
+                await old.aclose()
+            if isinstance(found, Hold):
+                old = None
+                await self._keep(place, found)
+            else:
+                old = found
+                await self._sit(found)
+
+    async def _find(self, place: Place) -> Channel | Hold:
+        """The arbiter, or the right to be it."""
+        pause_s, since, looked_for = PAUSES_S[0], self._clock(), 0
+        while True:
+            newest = place.newest()
+            if newest > self._left:
+                if newest != looked_for:
+                    looked_for, since = newest, self._clock()
+                channel = await self._introduced(place, newest)
+                if channel is not None:
+                    self._generation = newest
+                    return channel
+                given_up = self._clock() - since > HANGS_AFTER_S
+                if given_up or place.is_dead(newest):
+                    self._left = newest
+                    continue
+            else:
+                hold = place.take(max(newest, self._left) + 1)
+                if hold is not None:
+                    return hold
+            await anyio.sleep(pause_s)
+            pause_s = min(2 * pause_s, PAUSES_S[1])
+
+    async def _introduced(self, place: Place, generation: int) -> Channel | None:
+        """A connection to that arbiter that has answered; ``None`` if there is none."""
+        channel: Channel | None = None
+        try:
+            with anyio.fail_after(HANGS_AFTER_S):
+                channel = await connect(place, generation)
+                await channel.send(encode(asked.Hello(version=VERSION, name=self._member.name)))
+                welcome = told.parse(await channel.receive())
+        except (ChannelClosedError, NonsenseError, MemberFault, TimeoutError):
+            if channel is not None:
+                await channel.aclose()
+            return None
+        except BaseException:
+            if channel is not None:
+                await channel.aclose()
+            raise
+        if not isinstance(welcome, told.Welcome) or welcome.version != VERSION:
+            await channel.aclose()
+            raise _OtherVersionError
+        self._member.hear(welcome)
+        return channel
+
+    # --- a seat at another's ----------------------------------------------------------------
+
+    async def _sit(self, channel: Channel) -> None:
+        """Until the arbiter is gone, or hangs."""
+        outbox = _Outbox(channel)
+        self._heard = self._clock()
+        self._sharing = Sharing("member")
+        self._tell("sharing.member", None)
+        try:
+            self._member.attach(outbox.put)
+            async with anyio.create_task_group() as tasks:
+
+                async def until_it_ends(work: Callable[[], Awaitable[None]]) -> None:
+                    await work()
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(until_it_ends, outbox.run)
+                tasks.start_soon(until_it_ends, partial(self._listen, channel))
+                tasks.start_soon(until_it_ends, partial(self._watch, outbox))
+        finally:
+            self._member.detach()
+            self._sharing = Sharing("joining")
+
+    async def _listen(self, channel: Channel) -> None:
+        try:
+            while True:
+                message = told.parse(await channel.receive())
+                self._heard = self._clock()
+                self._member.hear(message)
+        except (ChannelClosedError, NonsenseError, MemberFault):
+            return
+
+    async def _watch(self, outbox: _Outbox) -> None:
+        """Return when the arbiter hangs. Sleeps while nothing is pending."""
+        while True:
+            if not self._member.pending:
+                self._something = anyio.Event()
+                await self._something.wait()
+                self._heard = self._clock()  # nobody was asked before, so nobody was silent
+            heard = self._heard
+            await anyio.sleep(max(0.0, heard + PING_AFTER_S - self._clock()))
+            if self._heard > heard or not self._member.pending:
+                continue
+            outbox.put(asked.Ping())
+            due = self._clock() + HANGS_AFTER_S - PING_AFTER_S
+            await anyio.sleep(HANGS_AFTER_S - PING_AFTER_S)
+            if self._heard > heard:
+                continue
+            if self._clock() - due > OVERSLEPT_S:
+                self._heard = self._clock()  # it was this process that slept
+                continue
+            self._left = max(self._left, self._generation)
+            self._tell("sharing.arbiter_hangs", None)
+            return
+
+    # --- the queue itself ---------------------------------------------------------------------
+
+    async def _keep(self, place: Place, hold: Hold) -> None:
+        """Until a later generation begins."""
+        past, before = self._member.table, self._generation
+        dead = {past.arbiter} if past is not None and place.is_dead(before) else set()
+        generation = self._generation = hold.generation
+        listener = None
+        try:
+            listener = await listen(place, generation)
+            async with anyio.create_task_group() as tasks:
+                desk = Desk(
+                    tasks,
+                    self._wanted_limits,
+                    self._control,
+                    name=self._member.name,
+                    is_deposed=lambda: place.deposed(generation),
+                    past=past,
+                    dead=dead,
+                    clock=self._clock,
+                )
+
+                async def greet(channel: Channel) -> None:
+                    await self._greet(desk, channel)
+
+                async def accept() -> None:
+                    await listener.serve(
+                        greet, tasks, tell=lambda error: self._tell("sharing.fault", error)
+                    )
+
+                tasks.start_soon(accept)
+                place.sweep(generation)
+                await self._keep_desk(desk, tasks, Sharing("arbiter"))
+        finally:
+            if listener is not None:
+                await listener.aclose()
+            hold.release()
+
+    async def _keep_alone(self, reason: str) -> None:
+        async with anyio.create_task_group() as tasks:
+            desk = Desk(
+                tasks,
+                self._wanted_limits,
+                self._control,
+                name=self._member.name,
+                clock=self._clock,
+            )
+            await self._keep_desk(desk, tasks, Sharing("own", reason=reason))
+
+    async def _keep_desk(self, desk: Desk, tasks: TaskGroup, sharing: Sharing) -> None:
+        seat = desk.sit(self._member.name, _Here(self._member), own=True)
+
+        def say(message: asked.FromMember) -> None:
+            try:
+                seat.hear(message)
+            except Exception as error:  # nothing of this may reach a job
+                self._tell("sharing.fault", error)
+
+        self._desk, self._sharing = desk, sharing
+        self._tell(f"sharing.{sharing.seat}", None)
+        try:
+            self._member.attach(say)
+            tasks.start_soon(desk.run)
+            await desk.over.wait()
+        finally:
+            desk.over.set()
+            self._member.detach()
+            self._desk, self._sharing = None, Sharing("joining")
+            tasks.cancel_scope.cancel()
+        self._tell("sharing.deposed", None)
+
+    async def _greet(self, desk: Desk, channel: Channel) -> None:
+        """One member's connection, to its end."""
+        try:
+            with anyio.fail_after(HANGS_AFTER_S):
+                hello = asked.parse(await channel.receive())
+        except (TimeoutError, MemberFault):
+            return
+        if not isinstance(hello, asked.Hello):
+            return
+        if hello.version != VERSION:
+            await channel.send(encode(told.Welcome(version=VERSION)))
+            return
+        seat = desk.sit(hello.name, _There(channel))
+        dead, meter = True, _Meter(self._clock)
+        try:
+            while True:
+                line = await channel.receive()
+                meter.count()
+                seat.hear(asked.parse(line))
+        except (NonsenseError, MemberFault):
+            dead = False
+            self._tell("sharing.seat_lost", None)
+        finally:
+            desk.leave(seat, dead=dead)
+
+
+class _Outbox:
+    """What a member says, in order, without waiting for it to be sent."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._lines: deque[asked.FromMember] = deque()
+        self._more = anyio.Event()
+
+    def put(self, message: asked.FromMember) -> None:
+        self._lines.append(message)
+        self._more.set()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                while self._lines:
+                    await self._channel.send(encode(self._lines.popleft()))
+                self._more = anyio.Event()
+                await self._more.wait()
+        except ChannelClosedError:
+            return
+
+
+class _Meter:
+    """How much a member says: a bucket of ``FLOOD_AT_ONCE``, refilled by ``FLOOD_PER_S``."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._left, self._at = FLOOD_AT_ONCE, clock()
+
+    def count(self) -> None:
+        """One more line. Raises ``NonsenseError`` where that is too many."""
+        now = self._clock()
+        self._left = min(FLOOD_AT_ONCE, self._left + (now - self._at) * FLOOD_PER_S) - 1.0
+        self._at = now
+        if self._left < 0:
+            raise NonsenseError("A sibling floods.")
+
+
+class _Here:
+    """This process's own seat."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+
+    async def deliver(self, message: Message, line: bytes | None = None) -> bool:
+        self._member.hear(message)  # type: ignore[arg-type]  # what a desk posts is from an arbiter
+        return True
+
+
+class _There:
+    """A seat in another process."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def deliver(self, message: Message, line: bytes | None = None) -> bool:
+        try:
+            with anyio.move_on_after(STALLED_S):
+                await self._channel.send(encode(message) if line is None else line)
+                return True
+        except ChannelClosedError:
+            return True  # whoever listens to it learns that it has ended
+        await self._channel.aclose()
+        return False
