@@ -18,7 +18,6 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from inference_mcp.errors import place
 from inference_mcp.logs import log
 from inference_mcp.scheduling.protocols import Admission, QueueSnapshot, Scheduler, Sharing, Watcher
 from inference_mcp.scheduling.scheduler import ModelControl
@@ -107,8 +106,6 @@ class Siblings:
             self._made.close_nowait()
 
 
-def _tell(event: str, fault: Exception | None) -> None:
-    if fault is not None:
-        log("error", event, exception=place(fault))
-    else:
-        log("warning" if event in WARNINGS else "info", event)
+def _tell(event: str, detail: str) -> None:
+    level = "error" if event == "sharing.fault" else "warning" if event in WARNINGS else "info"
+    log(level, event, **({"detail": detail} if detail else {}))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict
 
 import anyio
 from anyio.abc import TaskGroup
@@ -22,23 +21,19 @@ from anyio.abc import TaskGroup
 from inference_mcp.errors import InferenceError
 from inference_mcp.scheduling.admission import failure_of
 from inference_mcp.scheduling.lifecycle import TERMINAL, State
-from inference_mcp.scheduling.protocols import QueuedRequest
 from inference_mcp.scheduling.scheduler import LoadLost, LocalScheduler, ModelControl
 from inference_mcp.scheduling.state import Action, Limits, Ticket
 from inference_mcp.scheduling.succession import Past, SharedCore
 from inference_mcp.scheduling.verdicts import fault
-from inference_mcp.sharing import asked, told
+from inference_mcp.sharing import asked, told, views
 from inference_mcp.sharing.claim import Claim
 from inference_mcp.sharing.post import Post, Recipient
-from inference_mcp.sharing.wire import HeldLease, MemberFault, Message, WireError
+from inference_mcp.sharing.wire import MemberFault, Message, WireError
 
 __all__ = ["GRACE_S", "Desk", "Seat"]
 
 GRACE_S = 0.5
 """S23: how long a successor waits for those who sat at the last desk."""
-
-MAX_SHOWN = 200
-"""Requests of each kind in a snapshot: its line is bounded, and nobody reads more."""
 
 
 class Seat:
@@ -137,9 +132,12 @@ class Desk:
         if before is not None:
             self.leave(before, dead=False)
         seat = self._seats[name] = Seat(self, name, recipient, own=own)
-        self.say(name, told.Welcome.of(self.core.limits))
         self.tell_table()
         return seat
+
+    def welcome(self) -> told.Welcome:
+        """What a member hears first; a table that is on its way must not come before it."""
+        return told.Welcome.of(self.core.limits)
 
     def leave(self, seat: Seat, *, dead: bool) -> None:
         """S22: a process is gone; with ``dead=False`` it lost its seat but may live on."""
@@ -194,39 +192,7 @@ class Desk:
 
     def table(self) -> told.Table:
         """S23: what a successor must know."""
-        world = self.core.world
-        return told.Table(
-            arbiter=self._name,
-            seats=tuple(self._seats),
-            leases=tuple(row for e in self.core.leased() if (row := self._row(e.id)) is not None),
-            resident=tuple(m.name for m in self.core.models() if m.phase.value == "resident"),
-            highest=self._highest,
-            loads_allowed=world.loads_allowed,
-        )
-
-    def _row(self, id_: str) -> told.LeaseRow | None:
-        entry, claim = self.core.world.entries[id_], self.scheduler.holder(id_)
-        if not isinstance(claim, Claim):
-            return None
-        held = HeldLease(
-            lease=claim.lease,
-            for_s=max(0.0, self.clock() - entry.granted_at),
-            carries_load=entry.carries_load,
-            lent=entry.lent,
-            abandoned=entry.abandoned,
-            overdue=entry.granted_overdue,
-            estimate_s=self.core.estimates.service_s(entry.ticket),
-        )
-        ticket = entry.ticket
-        return told.LeaseRow(
-            id=id_,
-            owner=claim.owner,
-            kind=ticket.kind,
-            model=ticket.model,
-            priority=ticket.priority,
-            number=entry.number,
-            held=held,
-        )
+        return views.table(self.scheduler, self._name, tuple(self._seats), self._highest)
 
     # --- loads (S11, S22) -------------------------------------------------------------------
 
@@ -292,9 +258,9 @@ class Desk:
             case asked.Learned(loaded=loaded, memory_limit=limit):
                 self.scheduler.learn(loaded, limit)
             case asked.Ask(id=id_):
-                self.say(seat.name, self._stands(id_))
+                self.say(seat.name, views.stands(self.scheduler, id_))
             case asked.Look():
-                self.say(seat.name, self._snapshot())
+                self.say(seat.name, views.snapshot(self.scheduler, self._name, self.processes))
             case asked.Hello():
                 raise MemberFault("A sibling introduced itself twice.")
             case _:
@@ -445,39 +411,3 @@ class Desk:
                 self._perform(self.core.orphan(row.id, now))
                 self.scheduler.forget(row.id)
         self._perform(self.core.seen_loaded(past.resident, now))
-
-    # --- telling how things stand -------------------------------------------------------------
-
-    def _stands(self, id_: str) -> told.Stands:
-        entry, now = self.core.entry(id_), self.clock()
-        return told.Stands(
-            id=id_,
-            state=entry.state if entry else None,
-            loading=self.core.is_loading(id_),
-            abandoned=entry.abandoned if entry else False,
-            position=self.core.position(id_),
-            estimate_s=self.core.estimates.service_s(entry.ticket) if entry else None,
-            time_left_s=self.core.time_left_s(id_, now),
-        )
-
-    def _snapshot(self) -> told.Snapshot:
-        seen = self.scheduler.snapshot()
-        return told.Snapshot(
-            running=tuple(self._seen(each) for each in seen.running[:MAX_SHOWN]),
-            waiting=tuple(self._seen(each) for each in seen.waiting[:MAX_SHOWN]),
-            waiting_total=len(seen.waiting),
-            models=tuple(told.SeenModel(**_fields(model)) for model in seen.models[:MAX_SHOWN]),
-            counts=asdict(seen.counts),
-            processes=self.processes,
-            limits=told.limits_told(seen.limits),
-        )
-
-    def _seen(self, request: QueuedRequest) -> told.Seen:
-        holder = self.scheduler.holder(request.id)
-        owner = holder.owner if isinstance(holder, Claim) else self._name
-        facts = {name: getattr(request, name) for name in request.__slots__ if name != "own"}
-        return told.Seen(owner=owner, **facts)
-
-
-def _fields(record: object) -> dict[str, object]:
-    return {name: getattr(record, name) for name in type(record).__slots__}  # type: ignore[attr-defined]

@@ -24,6 +24,7 @@ from typing import TypeAlias
 import anyio
 from anyio.abc import TaskGroup
 
+from inference_mcp.errors import place as where
 from inference_mcp.scheduling.protocols import Admission, QueueSnapshot, Sharing, Watcher
 from inference_mcp.scheduling.scheduler import ModelControl
 from inference_mcp.scheduling.state import Limits, Ticket
@@ -57,8 +58,8 @@ FLOOD_PER_S = 10_000.0
 FLOOD_AT_ONCE = 5_000.0
 """What a member may say; far more than requests give rise to."""
 
-Tell: TypeAlias = Callable[[str, Exception | None], None]
-"""Told of what an operator should know: an event's name, and a fault if there is one."""
+Tell: TypeAlias = Callable[[str, str], None]
+"""Told of what an operator should know: an event's name, and what there is to say of it."""
 
 
 class _OtherVersionError(Exception):
@@ -80,7 +81,7 @@ class SharedScheduler:
         open_place: Callable[[], Awaitable[Place]],
         *,
         name: str,
-        tell: Tell = lambda event, fault: None,
+        tell: Tell = lambda event, detail: None,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
         self._tasks = tasks
@@ -154,9 +155,9 @@ class SharedScheduler:
         except _OtherVersionError:
             reason = "The process that keeps the queue has another version of its messages."
         except Exception as error:  # whatever it was: a queue of one's own always works
-            self._tell("sharing.fault", error)
+            self._tell("sharing.fault", where(error))
             reason = "Sharing failed through a fault of this server's own."
-        self._tell("sharing.alone", None)
+        self._tell("sharing.alone", reason)
         await self._keep_alone(reason)
 
     async def _share(self, place: Place) -> None:
@@ -211,7 +212,10 @@ class SharedScheduler:
             if channel is not None:
                 await channel.aclose()
             raise
-        if not isinstance(welcome, told.Welcome) or welcome.version != VERSION:
+        if not isinstance(welcome, told.Welcome):
+            await channel.aclose()
+            return None
+        if welcome.version != VERSION:
             await channel.aclose()
             raise _OtherVersionError
         self._member.hear(welcome)
@@ -224,7 +228,7 @@ class SharedScheduler:
         outbox = _Outbox(channel)
         self._heard = self._clock()
         self._sharing = Sharing("member")
-        self._tell("sharing.member", None)
+        self._tell("sharing.member", "")
         try:
             self._member.attach(outbox.put)
             async with anyio.create_task_group() as tasks:
@@ -269,7 +273,7 @@ class SharedScheduler:
                 self._heard = self._clock()  # it was this process that slept
                 continue
             self._left = max(self._left, self._generation)
-            self._tell("sharing.arbiter_hangs", None)
+            self._tell("sharing.arbiter_hangs", "")
             return
 
     # --- the queue itself ---------------------------------------------------------------------
@@ -299,7 +303,7 @@ class SharedScheduler:
 
                 async def accept() -> None:
                     await listener.serve(
-                        greet, tasks, tell=lambda error: self._tell("sharing.fault", error)
+                        greet, tasks, tell=lambda error: self._tell("sharing.fault", where(error))
                     )
 
                 tasks.start_soon(accept)
@@ -322,16 +326,17 @@ class SharedScheduler:
             await self._keep_desk(desk, tasks, Sharing("own", reason=reason))
 
     async def _keep_desk(self, desk: Desk, tasks: TaskGroup, sharing: Sharing) -> None:
+        self._member.hear(desk.welcome())
         seat = desk.sit(self._member.name, _Here(self._member), own=True)
 
         def say(message: asked.FromMember) -> None:
             try:
                 seat.hear(message)
             except Exception as error:  # nothing of this may reach a job
-                self._tell("sharing.fault", error)
+                self._tell("sharing.fault", where(error))
 
         self._desk, self._sharing = desk, sharing
-        self._tell(f"sharing.{sharing.seat}", None)
+        self._tell(f"sharing.{sharing.seat}", "")
         try:
             self._member.attach(say)
             tasks.start_soon(desk.run)
@@ -341,7 +346,7 @@ class SharedScheduler:
             self._member.detach()
             self._desk, self._sharing = None, Sharing("joining")
             tasks.cancel_scope.cancel()
-        self._tell("sharing.deposed", None)
+        self._tell("sharing.deposed", "")
 
     async def _greet(self, desk: Desk, channel: Channel) -> None:
         """One member's connection, to its end."""
@@ -355,6 +360,7 @@ class SharedScheduler:
         if hello.version != VERSION:
             await channel.send(encode(told.Welcome(version=VERSION)))
             return
+        await channel.send(encode(desk.welcome()))
         seat = desk.sit(hello.name, _There(channel))
         dead, meter = True, _Meter(self._clock)
         try:
@@ -364,7 +370,7 @@ class SharedScheduler:
                 seat.hear(asked.parse(line))
         except (NonsenseError, MemberFault):
             dead = False
-            self._tell("sharing.seat_lost", None)
+            self._tell("sharing.seat_lost", "")
         finally:
             desk.leave(seat, dead=dead)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -19,7 +19,6 @@ from anyio.abc import TaskGroup
 
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.protocols import Admission, Scheduler
-from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits, Ticket
 from inference_mcp.sharing.place import Place
 from inference_mcp.sharing.shared import SharedScheduler
@@ -113,7 +112,7 @@ class Family:
                     used,
                     open_place,
                     name=name,
-                    tell=lambda event, fault: told.append(f"{event} {fault!r}" if fault else event),
+                    tell=lambda event, detail: told.append(f"{event} {detail}".strip()),
                 )
                 made.append(Sibling(name, scheduler, used, tasks, told=told))
                 scheduler.start()
@@ -135,6 +134,3 @@ async def family(limits: Limits | None = None) -> AsyncIterator[Family]:
         async with anyio.create_task_group() as tasks:
             yield Family(Path(folder), limits or Limits(), tasks)
             tasks.cancel_scope.cancel()
-
-
-_ = (AsyncExitStack, LocalScheduler)

@@ -1,0 +1,100 @@
+"""How the queue stands, in the arbiter's words: the lease table, one request, the whole. Pure.
+
+Above is ``desk``, which says them; they only read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from inference_mcp.scheduling.protocols import QueuedRequest
+from inference_mcp.scheduling.scheduler import LocalScheduler
+from inference_mcp.scheduling.state import Phase
+from inference_mcp.sharing import told
+from inference_mcp.sharing.claim import Claim
+from inference_mcp.sharing.wire import HeldLease
+
+__all__ = ["MAX_SHOWN", "snapshot", "stands", "table"]
+
+MAX_SHOWN = 200
+"""Requests of each kind in a snapshot: its line is bounded, and nobody reads more."""
+
+
+def table(
+    scheduler: LocalScheduler, arbiter: str, seats: tuple[str, ...], highest: int
+) -> told.Table:
+    """S23: what a successor must know. ``highest`` is the highest admission number given out."""
+    core = scheduler.core
+    rows = (_row(scheduler, entry.id) for entry in core.leased())
+    return told.Table(
+        arbiter=arbiter,
+        seats=seats,
+        leases=tuple(row for row in rows if row is not None),
+        resident=tuple(m.name for m in core.models() if m.phase is Phase.RESIDENT),
+        highest=highest,
+        loads_allowed=core.world.loads_allowed,
+    )
+
+
+def _row(scheduler: LocalScheduler, id_: str) -> told.LeaseRow | None:
+    entry, claim = scheduler.core.world.entries[id_], scheduler.holder(id_)
+    if not isinstance(claim, Claim):
+        return None
+    held = HeldLease(
+        lease=claim.lease,
+        for_s=max(0.0, scheduler.clock() - entry.granted_at),
+        carries_load=entry.carries_load,
+        lent=entry.lent,
+        abandoned=entry.abandoned,
+        overdue=entry.granted_overdue,
+        estimate_s=scheduler.core.estimates.service_s(entry.ticket),
+    )
+    ticket = entry.ticket
+    return told.LeaseRow(
+        id=id_,
+        owner=claim.owner,
+        kind=ticket.kind,
+        model=ticket.model,
+        priority=ticket.priority,
+        number=entry.number,
+        held=held,
+    )
+
+
+def stands(scheduler: LocalScheduler, id_: str) -> told.Stands:
+    """One request."""
+    core = scheduler.core
+    entry = core.entry(id_)
+    return told.Stands(
+        id=id_,
+        state=entry.state if entry else None,
+        loading=core.is_loading(id_),
+        abandoned=entry.abandoned if entry else False,
+        position=core.position(id_),
+        estimate_s=core.estimates.service_s(entry.ticket) if entry else None,
+        time_left_s=core.time_left_s(id_, scheduler.clock()),
+    )
+
+
+def snapshot(scheduler: LocalScheduler, arbiter: str, processes: int) -> told.Snapshot:
+    """The whole queue, cut to what a line holds."""
+    seen = scheduler.snapshot()
+    return told.Snapshot(
+        running=tuple(_seen(scheduler, arbiter, each) for each in seen.running[:MAX_SHOWN]),
+        waiting=tuple(_seen(scheduler, arbiter, each) for each in seen.waiting[:MAX_SHOWN]),
+        waiting_total=len(seen.waiting),
+        models=tuple(told.SeenModel.model_validate(_fields(m)) for m in seen.models[:MAX_SHOWN]),
+        counts=asdict(seen.counts),
+        processes=processes,
+        limits=told.limits_told(seen.limits),
+    )
+
+
+def _seen(scheduler: LocalScheduler, arbiter: str, request: QueuedRequest) -> told.Seen:
+    holder = scheduler.holder(request.id)
+    owner = holder.owner if isinstance(holder, Claim) else arbiter
+    return told.Seen.model_validate(_fields(request) | {"owner": owner})
+
+
+def _fields(record: object) -> dict[str, object]:
+    return {name: getattr(record, name) for name in type(record).__slots__}  # type: ignore[attr-defined]
