@@ -44,6 +44,8 @@ settings (environment variables; in a host's "env" block):
   INFERENCE_MCP_LOAD_TIMEOUT_S    seconds that a model may take to load (600)
   INFERENCE_MCP_TIMEOUT_S         seconds from submission to result (900)
   INFERENCE_MCP_WAIT_S            seconds until a call answers with a job id, 1-3600 (40)
+  INFERENCE_MCP_SHARE             auto: one queue for all processes of this user with the
+                                  same LocalAI; off: a queue of its own (auto)
   INFERENCE_MCP_OUTPUT_DIR        where pictures are kept (inference-mcp in Pictures)
   INFERENCE_MCP_INPUT_ROOTS       folders that pictures may be read from (the output
                                   folder, Pictures, Downloads, Desktop, the temp folder)

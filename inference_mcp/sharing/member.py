@@ -12,7 +12,7 @@ that was given up meanwhile is not brought; a try that failed is brought as one 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -31,7 +31,7 @@ from inference_mcp.scheduling.state import Counts, Limits, Ticket
 from inference_mcp.scheduling.verdicts import fault, shutting_down
 from inference_mcp.sharing import asked, told
 from inference_mcp.sharing.request import MemberAdmission
-from inference_mcp.sharing.wire import WireError
+from inference_mcp.sharing.wire import MemberFault, WireError
 
 __all__ = ["ANSWER_S", "Member", "Say"]
 
@@ -59,7 +59,7 @@ class Member:
         self.name = name
         self.limits = limits
         self.clock = clock
-        self.table: told.Table | None = None
+        self._table: dict[str, Any] | None = None
         self.processes = 1
         self.seat = 0
         self.wanted: Callable[[], None] = lambda: None
@@ -125,6 +125,21 @@ class Member:
     # --- the arbiter ----------------------------------------------------------------------
 
     @property
+    def table(self) -> told.Table | None:
+        """S23: the last lease table; ``None`` if none came, or what came was none."""
+        try:
+            found = told.parse(self._table) if self._table is not None else None
+        except MemberFault:
+            return None
+        return found if isinstance(found, told.Table) else None
+
+    def hear_table(self, line: dict[str, Any]) -> None:
+        """Keep a table as it came: several come with each lease, and few are ever read."""
+        self._table = line
+        seats = line.get("seats")
+        self.processes = max(1, len(seats)) if isinstance(seats, list) else 1
+
+    @property
     def pending(self) -> bool:
         """Whether anything is expected of the arbiter."""
         return bool(self._admissions or self._asked or self._loads)
@@ -168,9 +183,6 @@ class Member:
         match message:
             case told.Welcome(limits=limits):
                 self.limits = told.limits_from(limits)
-            case told.Table():
-                self.table = message
-                self.processes = len(message.seats)
             case told.Snapshot():
                 self._snapshot = message
                 self.processes = message.processes
@@ -180,7 +192,7 @@ class Member:
                 if model not in self._loads:
                     self._loads[model] = self.clock()
                     self._tasks.start_soon(self._load, model, timeout_s, name=f"load {model}")
-            case told.Pong():
+            case told.Pong() | told.Table():
                 pass
             case told.Grant(id=id_, lease=lease) if id_ not in self._admissions:
                 self.say(asked.Released(id=id_, lease=lease, interrupted=True))

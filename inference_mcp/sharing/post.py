@@ -9,12 +9,12 @@ its seat, so that it holds nobody up for longer (S22).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeAlias
 
 import anyio
 
-from inference_mcp.sharing.wire import Message, encode
+from inference_mcp.sharing.wire import Message
 
 __all__ = ["STALLED_S", "Desk", "Post", "Recipient"]
 
@@ -25,8 +25,8 @@ STALLED_S = 0.1
 class Recipient(Protocol):
     """Who can be written to."""
 
-    async def deliver(self, message: Message, line: bytes | None = None) -> bool:
-        """Hand a message over (``line`` is it, encoded); ``False`` if that took too long."""
+    async def deliver(self, messages: Sequence[Message]) -> bool:
+        """Hand messages over in their order; ``False`` if that took too long."""
         ...
 
 
@@ -69,27 +69,36 @@ class Post:
             self._more.set()
 
     async def run(self) -> None:
-        """Write for ever."""
+        """Write for ever. What one seat is told without a break goes in one piece."""
         while True:
             while self._lines:
-                await self._write(self._lines.popleft())
+                self._spread_table()
+                if self._lines:
+                    recipient, messages = self._take()
+                    if not await recipient.deliver(messages):
+                        self._desk.lost(recipient)
             self._more = anyio.Event()
             await self._more.wait()
 
-    async def _write(self, line: tuple[Recipient, Message] | None) -> None:
-        if line is not None:
-            await self._deliver(*line)
-            return
-        recipients = list(self._desk.recipients())
-        if not recipients:
-            return
-        table = self._desk.table()
-        data = encode(table)
-        for each in recipients:
-            await self._deliver(each, table, data)
+    def _take(self) -> tuple[Recipient, list[Message]]:
+        """The next seat to write to, and all that it is told before another one is."""
+        recipient: Recipient | None = None
+        messages: list[Message] = []
+        while self._lines and (line := self._lines[0]) is not None:
+            if recipient is not None and line[0] is not recipient:
+                break
+            recipient = line[0]
+            messages.append(line[1])
+            self._lines.popleft()
+            self._spread_table()
+        assert recipient is not None  # noqa: S101  # no table comes first: for the type checker
+        return recipient, messages
 
-    async def _deliver(
-        self, recipient: Recipient, message: Message, data: bytes | None = None
-    ) -> None:
-        if not await recipient.deliver(message, data):
-            self._desk.lost(recipient)
+    def _spread_table(self) -> None:
+        """Where a table comes next, make it one message to each: as it stands now."""
+        while self._lines and self._lines[0] is None:
+            self._lines.popleft()
+            recipients = list(self._desk.recipients())
+            if recipients:
+                table = self._desk.table()
+                self._lines.extendleft((each, table) for each in reversed(recipients))

@@ -17,7 +17,7 @@ member leave, and wants to give its slot to another, finds itself deposed first.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -247,9 +247,12 @@ class SharedScheduler:
     async def _listen(self, channel: Channel) -> None:
         try:
             while True:
-                message = told.parse(await channel.receive())
+                line = await channel.receive()
                 self._heard = self._clock()
-                self._member.hear(message)
+                if line.get("m") == "table":
+                    self._member.hear_table(line)
+                else:
+                    self._member.hear(told.parse(line))
         except (ChannelClosedError, NonsenseError, MemberFault):
             return
 
@@ -391,7 +394,9 @@ class _Outbox:
         try:
             while True:
                 while self._lines:
-                    await self._channel.send(encode(self._lines.popleft()))
+                    lines = [encode(line) for line in self._lines]
+                    self._lines.clear()
+                    await self._channel.send(b"\n".join(lines))
                 self._more = anyio.Event()
                 await self._more.wait()
         except ChannelClosedError:
@@ -420,8 +425,9 @@ class _Here:
     def __init__(self, member: Member) -> None:
         self._member = member
 
-    async def deliver(self, message: Message, line: bytes | None = None) -> bool:
-        self._member.hear(message)  # type: ignore[arg-type]  # what a desk posts is from an arbiter
+    async def deliver(self, messages: Sequence[Message]) -> bool:
+        for message in messages:
+            self._member.hear(message)  # type: ignore[arg-type]  # a desk posts nothing else
         return True
 
 
@@ -431,10 +437,10 @@ class _There:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
-    async def deliver(self, message: Message, line: bytes | None = None) -> bool:
+    async def deliver(self, messages: Sequence[Message]) -> bool:
         try:
             with anyio.move_on_after(STALLED_S):
-                await self._channel.send(encode(message) if line is None else line)
+                await self._channel.send(b"\n".join(encode(each) for each in messages))
                 return True
         except ChannelClosedError:
             return True  # whoever listens to it learns that it has ended
