@@ -17,6 +17,7 @@ import anyio
 import anyio.abc
 import pytest
 
+from inference_mcp.sharing.place import LAST_GENERATION, Place
 from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import World, default_world
 from tests.processes import COMMAND, Raw, environment
@@ -123,8 +124,14 @@ async def town(world: World, folder: Path, seconds: float = 100) -> AsyncIterato
     with anyio.fail_after(seconds):
         async with running(world) as url, anyio.create_task_group() as tasks:
             async with AsyncExitStack() as stack:
+                stack.callback(_clean_up, url)  # after all servers have ended
                 yield Town(url, folder, stack, tasks)
             tasks.cancel_scope.cancel()
+
+
+def _clean_up(url: str) -> None:
+    """Leave nothing where this user's processes meet."""
+    Place.open(url).sweep(LAST_GENERATION)
 
 
 def text_of(result: dict[str, Any] | None) -> str:

@@ -6,9 +6,10 @@ no MCP, no pictures and no log; below it are only the records and the errors.
 The shell (anyio):
     ``protocols``   what a job sees: ``Scheduler``, ``Admission``, ``Lease``
     ``scheduler``   performs the core's actions: wakes, loads, repairs, the one timer
-    ``admission``   one job's waits and leases
+    ``admission``   one job's waits and leases, wherever the queue is kept
 
 The core (pure; time and chance are arguments):
+    ``succession``  the events of a queue that several processes share
     ``core``        the events: what happened in, what to do about it out
     ``memory``      the events of models: loads, limits, what is forgotten
     ``ledger``      the bookkeeping that events are made of
@@ -44,6 +45,9 @@ S16 cancelling in any state; abandoned pictures               ``core``, ``ledger
 S18 one terminal state, by a table                            ``lifecycle``
 S19 the balance of counts                                     ``steps``, ``core``
 
+S22 who leaves takes what waits along                         ``succession``
+S23 a successor counts what was held                          ``succession``
+
 S17 (whose cancel counts) is kept by ``surface.tools``, S20 (the end of the process) by
-``server``.
+``server``, S21 to S23 beside what stands here by ``sharing``.
 """

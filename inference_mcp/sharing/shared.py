@@ -313,9 +313,9 @@ class SharedScheduler:
                 place.sweep(generation)
                 await self._keep_desk(desk, tasks, Sharing("arbiter"))
         finally:
+            hold.release()
             if listener is not None:
                 await listener.aclose()
-            hold.release()
 
     async def _keep_alone(self, reason: str) -> None:
         async with anyio.create_task_group() as tasks:
