@@ -91,7 +91,7 @@ def best_victim(world: World, now: float) -> Model | None:
         if model.phase is Phase.RESIDENT
         and not is_leaving(world, model)
         and not model.heirs
-        and (now >= model.stay_until or not _has_work(model, now))
+        and (now >= model.stay_until or not _has_work(world, model, now))
     ]
     return min(found, key=lambda model: (model.last_used, model.name), default=None)
 
@@ -123,8 +123,8 @@ def outranks_all(entry: Entry, model: Model) -> bool:
     return all(entry.rank < other.rank for other in model.members.values())
 
 
-def _has_work(model: Model, now: float) -> bool:
+def _has_work(world: World, model: Model, now: float) -> bool:
     """Work that may start, or runs; what is blocked does not count (S10)."""
     if not model.rests(now):
         return bool(model.members)
-    return model.leases > 0
+    return any(id_ in model.members for id_ in world.leased)

@@ -191,6 +191,7 @@ def _check_nothing_absent_waits(drive: Drive) -> None:
         assert not room, f"a place and room are free and {model.name} is not loaded"
         for other in world.models.values():
             may_leave = other.phase is Phase.RESIDENT and not _leaving(drive, other)
+            may_leave = may_leave and not other.heirs  # a place is being freed for it (S6)
             over = drive.now >= other.stay_until or not other.members
             assert not (may_leave and over), f"{other.name} could make way for {model.name}"
 
