@@ -94,7 +94,10 @@ class ModelView:
 
 @dataclass(frozen=True, slots=True)
 class QueueSnapshot:
-    """The queue at one moment: what LocalAI may be working on, and what waits, best first."""
+    """The queue at one moment: what LocalAI may be working on, and what waits, best first.
+
+    ``waiting_total`` counts what waits where not all of it is listed, else ``None``.
+    """
 
     running: tuple[QueuedRequest, ...]
     waiting: tuple[QueuedRequest, ...]
@@ -102,6 +105,7 @@ class QueueSnapshot:
     limits: Limits
     counts: Counts
     intake_open: bool
+    waiting_total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,8 @@ async def open_app(
         elif settings.share == "off":
             scheduler = LocalScheduler(tasks, limits, link)
         else:
-            scheduler = Siblings(tasks, limits, link, base_url)
+            auto = settings.max_resident_models == "auto"
+            scheduler = Siblings(tasks, limits, link, base_url, follows_localai=auto)
         memory = _Memory(scheduler, auto=settings.max_resident_models == "auto")
         link.tell = memory.told
         app = _app(settings, base_url, tasks, link, scheduler, memory)

@@ -33,8 +33,15 @@ class Siblings:
     """See ``scheduling.protocols.Scheduler``."""
 
     def __init__(
-        self, tasks: TaskGroup, limits: Limits, control: ModelControl, base_url: str
+        self,
+        tasks: TaskGroup,
+        limits: Limits,
+        control: ModelControl,
+        base_url: str,
+        *,
+        follows_localai: bool = True,
     ) -> None:
+        self._follows_localai = follows_localai
         self._tasks = tasks
         self._limits = limits
         self._control = control
@@ -56,6 +63,7 @@ class Siblings:
                     self._control,
                     self._place,
                     name=secrets.token_hex(8),
+                    follows_localai=self._follows_localai,
                     tell=_tell,
                 )
                 made.start()

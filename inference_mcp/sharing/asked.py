@@ -46,9 +46,7 @@ __all__ = [
 
 
 class Hello(Message):
-    """The first line. ``name`` is this process's for as long as it lives; ``limits`` are those it
-    would have had, told so that both sides can say whether they differ.
-    """  # noqa: D205  # one sentence
+    """The first line. ``name`` is this process's for as long as it lives."""
 
     m: Literal["hello"] = "hello"
     version: int

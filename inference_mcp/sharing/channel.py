@@ -57,6 +57,9 @@ HANDSHAKE_S = 2.0
 MAX_STRANGERS = 32
 """Connections that have not proved themselves yet; more siblings do not start in one moment."""
 
+MAX_OPEN = 200
+"""Connections at once, for files are limited; nobody runs so many hosts."""
+
 _READ_BYTES = 64 * 1024
 _LINES_AT_A_STRETCH = 64
 _BACKLOG = 128
@@ -153,6 +156,7 @@ class Listener:
         self._accepting = accepting
         self._door = door
         self._strangers = 0
+        self._open = 0
 
     async def serve(
         self,
@@ -174,10 +178,11 @@ class Listener:
             except (anyio.BrokenResourceError, OSError):  # of that one connection, or no file left
                 await anyio.sleep(_ACCEPT_PAUSE_S)
                 continue
-            if self._strangers >= MAX_STRANGERS:
+            if self._strangers >= MAX_STRANGERS or self._open >= MAX_OPEN:
                 await anyio.aclose_forcefully(stream)
                 continue
             self._strangers += 1
+            self._open += 1
             tasks.start_soon(partial(self._serve_one, handler, tell), stream, name="sibling")
 
     async def aclose(self) -> None:
@@ -204,6 +209,7 @@ class Listener:
         except Exception as error:  # whatever it was, the others are served
             tell(error)
         finally:
+            self._open -= 1
             await channel.aclose()
 
 

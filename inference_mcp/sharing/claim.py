@@ -37,6 +37,10 @@ class ClaimDesk(Protocol):
         """Post the lease table to all."""
         ...
 
+    def has_ended(self, id_: str) -> None:
+        """The queue has ended it; forget it once it holds nothing."""
+        ...
+
 
 class Claim:
     """See ``Holder``. ``lease`` numbers its grants; ``number`` is ``None`` until it was told."""
@@ -54,7 +58,8 @@ class Claim:
         entry = self._desk.core.entry(self.ticket.id)
         if not self._admitted and entry is not None:
             self._admitted = True
-            self._say(told.Admitted(id=self.ticket.id, number=entry.number))
+            loading = self._desk.core.is_loading(self.ticket.id)
+            self._say(told.Admitted(id=self.ticket.id, number=entry.number, loading=loading))
 
     def adopted(self, lease: int) -> None:
         """It comes from an earlier arbiter, which had granted it so often."""
@@ -93,6 +98,7 @@ class Claim:
     def ended(self, error: InferenceError) -> None:
         """The queue has ended it."""
         self.admitted()
+        self._desk.has_ended(self.ticket.id)
         self._say(told.Ended(id=self.ticket.id, error=WireError.of(error)))
 
     def load_failed(self, error: InferenceError, *, retried: bool) -> None:

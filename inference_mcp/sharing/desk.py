@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import replace
 
 import anyio
 from anyio.abc import TaskGroup
@@ -27,10 +28,20 @@ from inference_mcp.scheduling.succession import Past, SharedCore
 from inference_mcp.scheduling.verdicts import fault
 from inference_mcp.sharing import asked, told, views
 from inference_mcp.sharing.claim import Claim
+from inference_mcp.sharing.loads import Loads
 from inference_mcp.sharing.post import Post, Recipient
 from inference_mcp.sharing.wire import MemberFault, Message, WireError
 
 __all__ = ["GRACE_S", "Desk", "Seat"]
+
+MAX_MODELS = 1_000
+"""Models that members may tell of; LocalAI's own are far fewer."""
+
+LOAD_SPARE_S = 10.0
+"""How much longer than a load may take its carrier is waited for, which should have said so."""
+
+MAX_AHEAD = 2**40
+"""How far beyond all that was seen a member's admission number may be."""
 
 GRACE_S = 0.5
 """S23: how long a successor waits for those who sat at the last desk."""
@@ -43,6 +54,7 @@ class Seat:
         self.name = name
         self.own = own
         self.recipient = recipient
+        self.looks = False
         self.claims: dict[str, Claim] = {}
         self._desk = desk
 
@@ -55,25 +67,13 @@ class Seat:
         self._desk.hear(self, message)
 
 
-class _Load:
-    """A load that a seat carries. ``outcome`` is whether it was permitted, or what it raised."""
-
-    def __init__(self, seat: Seat) -> None:
-        self.seat = seat
-        self.outcome: bool | Exception | None = None
-        self.done = anyio.Event()
-
-    def end(self, outcome: bool | Exception) -> None:
-        if self.outcome is None:
-            self.outcome = outcome
-            self.done.set()
-
-
 class Desk:
     """One generation's queue. ``control`` is this process's own word to LocalAI.
 
     ``is_deposed`` is asked before each grant. ``past`` is the last arbiter's table, where there
-    was one; ``dead`` are the processes that are known not to live any more.
+    was one; ``strange``: there was an arbiter, but nobody here knew it; ``dead`` are the
+    processes that are known not to live any more. ``follows_localai``: the number of resident
+    models is LocalAI's own, where that is told.
     """
 
     def __init__(
@@ -85,6 +85,8 @@ class Desk:
         name: str,
         is_deposed: Callable[[], bool] = lambda: False,
         past: told.Table | None = None,
+        strange: bool = False,
+        follows_localai: bool = True,
         dead: Collection[str] = (),
         clock: Callable[[], float] = anyio.current_time,
         jitter: Callable[[], float] = random.random,
@@ -101,14 +103,16 @@ class Desk:
         self._name = name
         self._is_deposed = is_deposed
         self._past = past
+        self._strange = strange
+        self._follows = follows_localai
         self._dead = frozenset(dead)
         self._seats: dict[str, Seat] = {}
-        self._loads: dict[str, _Load] = {}
-        self._adopted_loads: list[tuple[Seat, asked.LoadCarried]] = []
+        self._loads = Loads()
         self._kept: list[tuple[Seat, asked.FromMember]] | None = []
         self._expected = set(past.seats) - self._dead if past is not None else set()
         self._highest = past.highest if past is not None else 0
         self._left: list[tuple[Seat, bool]] = []
+        self._lasting: set[str] = set()  # what has ended but still holds something at LocalAI
         self._post = Post(self)
 
     # --- seats --------------------------------------------------------------------------
@@ -122,13 +126,15 @@ class Desk:
         """Write what is said, for ever; go on after the grace."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._post.run)
-            if self._expected:
+            if self._expected or self._strange:
                 await anyio.sleep(GRACE_S)
             self._go_on()
 
     def sit(self, name: str, recipient: Recipient, *, own: bool = False) -> Seat:
         """Give a process its seat; one that it still has is taken from it."""
         before = self._seats.get(name)
+        if before is not None and before.own:
+            raise MemberFault("A sibling calls itself by the arbiter's name.")
         if before is not None:
             self.leave(before, dead=False)
         seat = self._seats[name] = Seat(self, name, recipient, own=own)
@@ -145,21 +151,31 @@ class Desk:
             return
         del self._seats[seat.name]
         self._expected.discard(seat.name)
-        for load in [load for load in self._loads.values() if load.seat is seat]:
-            load.end(LoadLost())
-        if self._kept is not None:
+        if self._kept is not None:  # nothing is decided before all is in
             self._left.append((seat, dead))
-            if not self._expected:
+            if not self._expected and not self._strange:
                 self._tasks.start_soon(self._go_on_soon)
         elif not self.deposed:
             self._take_out(seat, dead=dead)
 
     def _take_out(self, seat: Seat, *, dead: bool) -> None:
+        self._loads.lost(seat.name)
         for id_ in list(seat.claims):
             take_out = self.core.orphan if dead else self.core.doubt
             self._perform(take_out(id_, self.clock()))
-            self.scheduler.forget(id_)
+            self._forget_if_over(id_)
         self.tell_table()
+
+    def _forget_if_over(self, id_: str) -> None:
+        """Who stands for a request is known for as long as its lease is in the table."""
+        if self.core.entry(id_) is None:
+            claim = self.scheduler.holder(id_)
+            if isinstance(claim, Claim) and claim.owner in self._seats:
+                self._seats[claim.owner].claims.pop(id_, None)
+            self.scheduler.forget(id_)
+            self._lasting.discard(id_)
+        else:
+            self._lasting.add(id_)
 
     def recipients(self) -> Iterable[Recipient]:
         """See ``post.Desk``."""
@@ -186,33 +202,31 @@ class Desk:
         if seat is not None:
             self._post.put(seat.recipient, message)
 
+    def has_ended(self, id_: str) -> None:
+        """See ``ClaimDesk``."""
+        self._lasting.add(id_)
+
     def tell_table(self) -> None:
         """See ``ClaimDesk``."""
         self._post.put_table()
 
     def table(self) -> told.Table:
         """S23: what a successor must know."""
+        for id_ in list(self._lasting):
+            self._forget_if_over(id_)
         return views.table(self.scheduler, self._name, tuple(self._seats), self._highest)
 
     # --- loads (S11, S22) -------------------------------------------------------------------
 
     async def load_model(self, model: str, *, timeout_s: float) -> bool:
         """See ``ModelControl``: have the process load that wants the model first."""
-        load = self._loads.get(model)
-        if load is None:
+        if model not in self._loads:
             seat = self._seat_for_load(model)
             if seat is None or self.deposed:
                 raise LoadLost
-            load = self._loads[model] = _Load(seat)
+            self._loads.begin(model, seat.name)
             self.say(seat.name, told.LoadModel(model=model, timeout_s=timeout_s))
-        try:
-            await load.done.wait()
-        finally:
-            if self._loads.get(model) is load:
-                del self._loads[model]
-        if isinstance(load.outcome, Exception):
-            raise load.outcome
-        return bool(load.outcome)
+        return await self._loads.wait(model, timeout_s + LOAD_SPARE_S)
 
     async def unload_model(self, model: str) -> bool:
         """See ``ModelControl``."""
@@ -226,6 +240,12 @@ class Desk:
             if isinstance(claim, Claim) and claim.owner in self._seats:
                 return self._seats[claim.owner]
         return next((seat for seat in self._seats.values() if seat.own), None)
+
+    async def _show(self, seat: Seat) -> None:
+        seat.looks = False
+        if self._seats.get(seat.name) is seat:
+            shown = views.snapshot(self.scheduler, self._name, self.processes)
+            self.say(seat.name, shown)
 
     # --- hearing ------------------------------------------------------------------------
 
@@ -256,18 +276,25 @@ class Desk:
             case asked.LoadFailed(model=model, error=error):
                 self._load_ended(seat, model, error.error())
             case asked.Learned(loaded=loaded, memory_limit=limit):
-                self.scheduler.learn(loaded, limit)
-            case asked.Ask(id=id_):
-                self.say(seat.name, views.stands(self.scheduler, id_))
+                self._learn(seat, loaded, limit)
             case asked.Look():
-                self.say(seat.name, views.snapshot(self.scheduler, self._name, self.processes))
+                if not seat.looks:  # the answer to the one before serves this one too
+                    seat.looks = True
+                    self._tasks.start_soon(self._show, seat)
             case asked.Hello():
                 raise MemberFault("A sibling introduced itself twice.")
             case _:
-                claim = seat.claims.get(message.id)  # type: ignore[union-attr]
-                if claim is not None:
-                    self._of_claim(claim, message)
-                    self._tidy(seat, claim)
+                self._of_request(seat, message.id, message)  # type: ignore[union-attr]
+
+    def _of_request(self, seat: Seat, id_: str, message: asked.FromMember) -> None:
+        claim = seat.claims.get(id_)
+        if isinstance(message, asked.Ask):
+            self.say(seat.name, views.stands(self.scheduler, id_))
+        elif claim is not None:
+            self._of_claim(claim, message)
+            self._tidy(claim)
+        elif isinstance(message, asked.FailedTry):
+            self.say(seat.name, told.Judged(id=id_, retried=False))
 
     def _of_claim(self, claim: Claim, message: asked.FromMember) -> None:
         """A member speaks of a request of its own; a word about an earlier lease is void."""
@@ -316,11 +343,10 @@ class Desk:
         self._highest = max(self._highest, entry.number if entry is not None else 0)
         claim.admitted()
 
-    def _tidy(self, seat: Seat, claim: Claim) -> None:
+    def _tidy(self, claim: Claim) -> None:
         entry = self.core.entry(claim.ticket.id)
-        if entry is None:
-            seat.claims.pop(claim.ticket.id, None)
-        self.scheduler.forget(claim.ticket.id)
+        if entry is None or entry.state in TERMINAL:
+            self._forget_if_over(claim.ticket.id)
 
     def _perform(self, actions: Iterable[Action]) -> None:
         self.scheduler.perform(actions)
@@ -335,17 +361,32 @@ class Desk:
             input_bytes=message.input_bytes,
         )
 
-    def _load_ended(self, seat: Seat, model: str, outcome: bool | Exception) -> None:
-        load = self._loads.get(model)
-        if load is not None and load.seat is seat:
-            load.end(outcome)
+    def _learn(self, seat: Seat, loaded: tuple[str, ...], limit: int | None) -> None:
+        """What LocalAI holds is a fact, whoever saw it; so is its limit, where that is followed."""
+        known = self.core.world.models
+        room = max(0, MAX_MODELS - len(known))
+        new = [name for name in loaded if name not in known][:room]
+        before = self.core.limits
+        names = [name for name in loaded if name in known] + new
+        self.scheduler.learn(names, limit if self._follows else None)
+        if self.core.limits != before:
+            for each in self._seats:
+                self.say(each, self.welcome())
+
+    def _load_ended(self, seat: Seat, model: str, outcome: bool | InferenceError) -> None:
+        if self._loads.end(model, seat.name, outcome):
             self.tell_table()
 
     # --- taking over (S23) ------------------------------------------------------------------
 
     def _adopt(self, seat: Seat, message: asked.Submit, past: Past, lease: int) -> None:
+        if past.number > self._highest + MAX_AHEAD:
+            raise MemberFault("A sibling's admission number is none.")
         claim = Claim(self, seat.name, self._ticket(message), own=seat.own)
         claim.adopted(lease)
+        rows = self._past.leases if self._past is not None else ()
+        if past.held is not None and any(r.id == message.id and r.held.lent for r in rows):
+            past = replace(past, held=replace(past.held, lent=True))  # its owner cannot know
         try:
             self.core.adopt(claim.ticket, past, self.clock())
         except ValueError:
@@ -358,7 +399,7 @@ class Desk:
         if message.model not in self._loads and self.core.adopt_load(
             message.model, message.for_s, self.clock()
         ):
-            self._loads[message.model] = _Load(seat)
+            self._loads.begin(message.model, seat.name)
             self.scheduler.resume_load(message.model)
 
     def _ready(self, seat: Seat) -> None:
@@ -372,7 +413,7 @@ class Desk:
             self.tell_table()
             return
         self._expected.discard(seat.name)
-        if not self._expected:
+        if not self._expected and not self._strange:
             self._tasks.start_soon(self._go_on_soon)
 
     async def _go_on_soon(self) -> None:
@@ -398,8 +439,10 @@ class Desk:
     def _take_over(self, past: told.Table, now: float) -> None:
         """What only the last table tells of; who sits here has spoken for itself."""
         self.core.world.loads_allowed = past.loads_allowed
+        gone = self._dead | {seat.name for seat, dead in self._left if dead}
         for row in past.leases:
-            if row.owner in self._seats or self.core.entry(row.id) is not None:
+            spoken = row.owner in self._seats and row.owner not in self._expected
+            if spoken or self.core.entry(row.id) is not None:
                 continue
             ticket = Ticket(row.id, row.kind, row.priority, row.model, deadline=float("inf"))
             claim = Claim(self, row.owner, ticket, own=False)
@@ -407,7 +450,7 @@ class Desk:
             past_of = Past(max(1, row.number), row.held.for_s, attempts=1, held=row.held.held())
             self.core.adopt(ticket, past_of, now, confirmed=False)
             self.scheduler.hold(claim)
-            if row.owner in self._dead:
+            if row.owner in gone:
                 self._perform(self.core.orphan(row.id, now))
-                self.scheduler.forget(row.id)
+                self._forget_if_over(row.id)
         self._perform(self.core.seen_loaded(past.resident, now))

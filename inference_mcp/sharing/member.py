@@ -35,8 +35,14 @@ from inference_mcp.sharing.wire import MemberFault, WireError
 
 __all__ = ["ANSWER_S", "Member", "Say"]
 
-ANSWER_S = 3.0
-"""How long a question about how things stand may take; after that, what is known here counts."""
+ANSWER_S = 1.0
+"""How long a question about one request may take; after that, what is known here counts."""
+
+LOOK_S = 6.0
+"""How long the whole queue may take to be told: an arbiter that hangs is left before."""
+
+MAX_LEARNED = 500
+"""Models told at once; LocalAI holds far fewer."""
 
 Say: TypeAlias = Callable[[asked.FromMember], None]
 
@@ -60,6 +66,7 @@ class Member:
         self.limits = limits
         self.clock = clock
         self._table: dict[str, Any] | None = None
+        self._table_at = 0.0
         self.processes = 1
         self.seat = 0
         self.wanted: Callable[[], None] = lambda: None
@@ -69,7 +76,8 @@ class Member:
         self._open = True
         self._admissions: dict[str, MemberAdmission] = {}
         self._loads: dict[str, float] = {}
-        self._learned: asked.Learned | None = None
+        self._unsaid: tuple[str, ...] = ()
+        self._memory_limit: int | None = None
         self._snapshot: told.Snapshot | None = None
         self._answered = anyio.Event()
         self._asked = 0
@@ -99,7 +107,7 @@ class Member:
         self._asked += 1
         try:
             self.say(asked.Look())
-            with anyio.move_on_after(ANSWER_S):
+            with anyio.move_on_after(LOOK_S):
                 while self._snapshot is None:
                     await self._answered.wait()
         finally:
@@ -108,12 +116,16 @@ class Member:
 
     def learn(self, loaded: Iterable[str], memory_limit: int | None) -> None:
         """See ``Scheduler.learn``."""
-        names = tuple(loaded)[:1_000]
-        known = self._learned.loaded if self._learned is not None else ()
-        self._learned = asked.Learned(
-            loaded=tuple(dict.fromkeys((*known, *names)))[:1_000], memory_limit=memory_limit
-        )
-        self.say(asked.Learned(loaded=names, memory_limit=memory_limit))
+        self._unsaid = tuple(dict.fromkeys((*self._unsaid, *loaded)))[:MAX_LEARNED]
+        if memory_limit is not None:
+            self._memory_limit = memory_limit
+        self._say_learned()
+
+    def _say_learned(self) -> None:
+        """What was seen is told once: the next arbiter has it from the table, or not at all."""
+        if self._unsaid or self._memory_limit is not None:
+            told_so = self.say(asked.Learned(loaded=self._unsaid, memory_limit=self._memory_limit))
+            self._unsaid = () if told_so else self._unsaid
 
     def close_nowait(self) -> None:
         """See ``Scheduler.close_nowait``."""
@@ -131,11 +143,13 @@ class Member:
             found = told.parse(self._table) if self._table is not None else None
         except MemberFault:
             return None
-        return found if isinstance(found, told.Table) else None
+        if not isinstance(found, told.Table):
+            return None
+        return found.older(max(0.0, self.clock() - self._table_at))
 
     def hear_table(self, line: dict[str, Any]) -> None:
         """Keep a table as it came: several come with each lease, and few are ever read."""
-        self._table = line
+        self._table, self._table_at = line, self.clock()
         seats = line.get("seats")
         self.processes = max(1, len(seats)) if isinstance(seats, list) else 1
 
@@ -152,13 +166,12 @@ class Member:
         for admission in list(self._admissions.values()):
             if admission.number is None:
                 fresh.append(admission)
-            elif not admission.over:
+            elif not admission.over and not admission.done_at_localai:
                 say(admission.submission())
         for model, began in self._loads.items():
             say(asked.LoadCarried(model=model, for_s=max(0.0, self.clock() - began)))
         say(asked.Ready())
-        if self._learned is not None:
-            say(self._learned)
+        self._say_learned()
         for admission in fresh:
             say(admission.submission())
         if self._asked:
@@ -238,14 +251,18 @@ class Member:
 
     def _seen(self, snapshot: told.Snapshot | None) -> QueueSnapshot:
         if snapshot is None:  # nobody answers: what is known here
-            return QueueSnapshot((), (), (), self.limits, Counts(), self._open)
+            mine = [each.seen() for each in self._admissions.values()]
+            running = tuple(each for each in mine if each.since_grant_s is not None)
+            waiting = tuple(each for each in mine if each.since_grant_s is None)
+            return QueueSnapshot(running, waiting, (), self.limits, Counts(), self._open)
         return QueueSnapshot(
             running=tuple(self._request(each) for each in snapshot.running),
             waiting=tuple(self._request(each) for each in snapshot.waiting),
             models=tuple(ModelView(**dict(each)) for each in snapshot.models),
-            limits=told.limits_from(snapshot.limits),
+            limits=self.limits,
             counts=Counts(**{k: v for k, v in snapshot.counts.items() if k in Counts.__slots__}),
             intake_open=self._open,
+            waiting_total=snapshot.waiting_total,
         )
 
     def _request(self, seen: told.Seen) -> QueuedRequest:

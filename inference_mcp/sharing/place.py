@@ -329,7 +329,9 @@ def _locked(path: Path) -> BaseFileLock | None:
     except Timeout:
         return None
     except (OSError, NotImplementedError, ValueError) as error:
-        raise NoPlaceError("The folder for sharing has no file locks.") from error
+        raise NoPlaceError(
+            "The folder for sharing cannot be written, or has no file locks."
+        ) from error
     return lock
 
 

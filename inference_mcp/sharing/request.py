@@ -15,8 +15,8 @@ import anyio
 from inference_mcp.errors import BackendError, InferenceError
 from inference_mcp.scheduling.admission import Granted, Standing
 from inference_mcp.scheduling.lifecycle import State
-from inference_mcp.scheduling.protocols import Watcher
-from inference_mcp.scheduling.state import Ticket
+from inference_mcp.scheduling.protocols import QueuedRequest, Watcher
+from inference_mcp.scheduling.state import Limits, Ticket
 from inference_mcp.sharing import asked, told
 from inference_mcp.sharing.wire import HeldLease, PastOf, WireError
 
@@ -27,10 +27,14 @@ RETRY_S = 1.0
 
 
 class Asker(Protocol):
-    """What a request needs of its member. ``seat`` changes with each arbiter."""
+    """What a request needs of its member. ``seat`` changes with each arbiter.
+
+    ``limits`` are those in force.
+    """
 
     clock: Callable[[], float]
     seat: int
+    limits: Limits
 
     def say(self, message: asked.FromMember) -> bool:
         """Tell the arbiter; ``False`` if there is none."""
@@ -64,6 +68,8 @@ class MemberAdmission(Standing):
         self._carries_load = False
         self._loading = False
         self._stands: told.Stands | None = None
+        self._told_at = -1
+        self._awaits_verdict = False
         self._verdict: bool | None = None
         self._news = anyio.Event()
 
@@ -109,9 +115,16 @@ class MemberAdmission(Standing):
 
     # --- joining ------------------------------------------------------------------------
 
+    @property
+    def done_at_localai(self) -> bool:
+        """Whether LocalAI is done with it, though its job is not: no arbiter need know of it."""
+        under_way = self._holds or self._awaits_verdict
+        return self._final is None and self._state is State.PROCESSING and not under_way
+
     def submission(self) -> asked.Submit:
         """What the arbiter is told of it: as new, or with its past (S23)."""
         now = self._clock()
+        self._told_at = self._member.seat
         return asked.Submit(
             id=self.ticket.id,
             kind=self.ticket.kind,
@@ -139,8 +152,26 @@ class MemberAdmission(Standing):
             attempts=self._attempts,
             aborts=self._aborts,
             load_s=self._load_s,
-            retry_in_s=RETRY_S if self._state is State.RETRYING else None,
+            retry_in_s=RETRY_S if self._awaits_verdict or self._state is State.RETRYING else None,
             held=held,
+        )
+
+    def seen(self) -> QueuedRequest:
+        """As this process knows it, where nobody else can be asked."""
+        now = self._clock()
+        return QueuedRequest(
+            id=self.ticket.id,
+            kind=self.ticket.kind,
+            model=self.ticket.model,
+            priority=self.ticket.priority,
+            state=self.state,
+            loading=self.loading,
+            abandoned=self.abandoned,
+            lent=False,
+            position=None if self._holds else self.position() or 1,
+            since_submission_s=now - self._submitted_at,
+            since_grant_s=now - self._granted_at if self._holds else None,
+            estimate_s=self.estimate_s(),
         )
 
     async def admitted(self) -> None:
@@ -162,8 +193,8 @@ class MemberAdmission(Standing):
     def hear(self, message: told.FromArbiter) -> None:
         """Take in what the arbiter says of this request."""
         match message:
-            case told.Admitted(number=number):
-                self.number = number
+            case told.Admitted(number=number, loading=loading):
+                self.number, self._loading = number, loading
                 self._tell_news()
             case told.Refused(error=error):
                 self.refusal = error.error()
@@ -250,23 +281,40 @@ class MemberAdmission(Standing):
     async def _ask_retry(self, error: InferenceError) -> bool:
         self._holds = self._loading = False
         self._verdict = None
+        transient = isinstance(error, BackendError) and error.transient
+        if self._told_at != self._member.seat:  # this arbiter was not brought it: it was answered
+            return self._brought_again(retried=transient)
         told_so = self._member.say(
             asked.FailedTry(id=self.ticket.id, lease=self._lease, error=WireError.of(error))
         )
-        transient = isinstance(error, BackendError) and error.transient
         if not transient:
             self._verdict = False  # nobody need be asked
         seat = self._member.seat
-        while told_so and self._verdict is None and self._final is None:
-            if self._member.seat is not seat:
-                break
-            await self._news.wait()
+        self._awaits_verdict = transient
+        try:
+            while told_so and self._verdict is None and self._final is None:
+                if self._member.seat != seat:
+                    break
+                await self._news.wait()
+        except BaseException:  # the job's own task is cancelled: nobody is left to end it
+            self.cancel_nowait()
+            raise
+        finally:
+            self._awaits_verdict = False
         if self._final is not None:
             return False
         retried = transient if self._verdict is None else self._verdict
         if retried:
             self._state = State.RETRYING
         return retried
+
+    def _brought_again(self, *, retried: bool) -> bool:
+        """S23: a try whose answer proved bad after its arbiter had gone, and only then."""
+        if not retried or self._attempts >= self._member.limits.max_attempts:
+            return False
+        self._state = State.RETRYING
+        self._member.say(self.submission())
+        return True
 
     def _tell_completed(self) -> None:
         self._member.say(asked.Completed(id=self.ticket.id, service_s=max(0.0, self._processing_s)))

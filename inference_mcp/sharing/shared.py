@@ -16,8 +16,9 @@ member leave, and wants to give its slot to another, finds itself deposed first.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -28,6 +29,7 @@ from inference_mcp.errors import place as where
 from inference_mcp.scheduling.protocols import Admission, QueueSnapshot, Sharing, Watcher
 from inference_mcp.scheduling.scheduler import ModelControl
 from inference_mcp.scheduling.state import Limits, Ticket
+from inference_mcp.scheduling.verdicts import fault
 from inference_mcp.sharing import asked, told
 from inference_mcp.sharing.channel import (
     Channel,
@@ -37,10 +39,10 @@ from inference_mcp.sharing.channel import (
     listen,
 )
 from inference_mcp.sharing.desk import Desk
+from inference_mcp.sharing.ends import Here, Meter, Outbox, There
 from inference_mcp.sharing.member import Member
 from inference_mcp.sharing.place import Hold, NoPlaceError, Place
-from inference_mcp.sharing.post import STALLED_S
-from inference_mcp.sharing.wire import VERSION, MemberFault, Message, encode
+from inference_mcp.sharing.wire import VERSION, MemberFault, WireError, encode
 
 __all__ = ["HANGS_AFTER_S", "SharedScheduler", "Tell"]
 
@@ -51,12 +53,14 @@ HANGS_AFTER_S = 3.0
 OVERSLEPT_S = 0.5
 """A timer that is later than this tells that this process itself was stopped."""
 
+NONSENSE_PAUSE_S = 1.0
+"""Before a seat is taken again at an arbiter that was not understood."""
+
+LOOK_AGAIN_S = 5.0
+"""When a process that had a seat looks for it again after there was no place for a while."""
+
 PAUSES_S = (0.005, 0.05)
 """Between two looks for an arbiter that has just begun: the first pause, and the longest."""
-
-FLOOD_PER_S = 10_000.0
-FLOOD_AT_ONCE = 5_000.0
-"""What a member may say; far more than requests give rise to."""
 
 Tell: TypeAlias = Callable[[str, str], None]
 """Told of what an operator should know: an event's name, and what there is to say of it."""
@@ -70,7 +74,8 @@ class SharedScheduler:
     """See ``scheduling.protocols.Scheduler``.
 
     ``open_place`` gives the meeting place; it may take a while and is called off the event loop.
-    ``name`` is unique among all processes. Nothing happens before ``start`` or the first job.
+    ``name`` is unique among all processes. ``follows_localai``: the number of resident models is
+    LocalAI's own. Nothing happens before ``start`` or the first job.
     """
 
     def __init__(
@@ -81,11 +86,13 @@ class SharedScheduler:
         open_place: Callable[[], Awaitable[Place]],
         *,
         name: str,
+        follows_localai: bool = True,
         tell: Tell = lambda event, detail: None,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
         self._tasks = tasks
         self._wanted_limits = limits
+        self._follows_localai = follows_localai
         self._control = control
         self._open_place = open_place
         self._tell = tell
@@ -111,13 +118,17 @@ class SharedScheduler:
     @property
     def limits(self) -> Limits:
         """See ``Scheduler.limits``."""
-        return self._member.limits
+        return self._desk.core.limits if self._desk is not None else self._member.limits
 
     @property
     def sharing(self) -> Sharing:
         """See ``Scheduler.sharing``."""
         now = self._sharing
-        others = now.seat == "member" and self._member.limits != self._wanted_limits
+        wanted = self._wanted_limits
+        if self._follows_localai:  # that number is nobody's wish
+            in_force = self._member.limits.max_resident_models
+            wanted = replace(wanted, max_resident_models=in_force)
+        others = now.seat == "member" and self._member.limits != wanted
         return Sharing(now.seat, self._processes, now.reason, other_limits=others)
 
     @property
@@ -134,6 +145,8 @@ class SharedScheduler:
 
     def learn(self, loaded: Iterable[str], memory_limit: int | None) -> None:
         """See ``Scheduler.learn``."""
+        if memory_limit is not None:  # what ``auto`` stands for, also where this one takes over
+            self._wanted_limits = replace(self._wanted_limits, max_resident_models=memory_limit)
         self._member.learn(loaded, memory_limit)
 
     def close_nowait(self) -> None:
@@ -147,31 +160,39 @@ class SharedScheduler:
     # --- life -----------------------------------------------------------------------------
 
     async def _live(self) -> None:
-        try:
-            place = await self._open_place()
-            await self._share(place)
-        except NoPlaceError as error:
-            reason = str(error)
-        except _OtherVersionError:
-            reason = "The process that keeps the queue has another version of its messages."
-        except Exception as error:  # whatever it was: a queue of one's own always works
-            self._tell("sharing.fault", where(error))
-            reason = "Sharing failed through a fault of this server's own."
-        self._tell("sharing.alone", reason)
-        await self._keep_alone(reason)
+        while True:
+            again_s = math.inf
+            try:
+                place = await self._open_place()
+                await self._share(place)
+            except NoPlaceError as error:
+                reason = str(error)
+                if self._generation:  # it went for a while, so it may go again: a full disk
+                    again_s = LOOK_AGAIN_S
+            except _OtherVersionError:
+                reason = "The process that keeps the queue has another version of its messages."
+            except Exception as error:  # whatever it was: a queue of one's own always works
+                self._tell("sharing.fault", where(error))
+                reason = "Sharing failed through a fault of this server's own."
+            self._tell("sharing.alone", reason)
+            await self._keep_alone(reason, again_s)
 
     async def _share(self, place: Place) -> None:
         old: Channel | None = None
-        while True:
-            found = await self._find(place)
+        try:
+            while True:
+                found = await self._find(place)
+                if old is not None:
+                    await old.aclose()
+                old = None
+                if isinstance(found, Hold):
+                    await self._keep(place, found)
+                else:
+                    old = found
+                    await self._sit(found)
+        finally:
             if old is not None:
                 await old.aclose()
-            if isinstance(found, Hold):
-                old = None
-                await self._keep(place, found)
-            else:
-                old = found
-                await self._sit(found)
 
     async def _find(self, place: Place) -> Channel | Hold:
         """The arbiter, or the right to be it."""
@@ -204,6 +225,9 @@ class SharedScheduler:
                 channel = await connect(place, generation)
                 await channel.send(encode(asked.Hello(version=VERSION, name=self._member.name)))
                 welcome = told.parse(await channel.receive())
+                if isinstance(welcome, told.Welcome) and welcome.version == VERSION:
+                    self._member.hear(welcome)
+                    return channel
         except (ChannelClosedError, NonsenseError, MemberFault, TimeoutError):
             if channel is not None:
                 await channel.aclose()
@@ -212,20 +236,16 @@ class SharedScheduler:
             if channel is not None:
                 await channel.aclose()
             raise
-        if not isinstance(welcome, told.Welcome):
-            await channel.aclose()
-            return None
-        if welcome.version != VERSION:
-            await channel.aclose()
+        await channel.aclose()
+        if isinstance(welcome, told.Welcome):
             raise _OtherVersionError
-        self._member.hear(welcome)
-        return channel
+        return None
 
     # --- a seat at another's ----------------------------------------------------------------
 
     async def _sit(self, channel: Channel) -> None:
         """Until the arbiter is gone, or hangs."""
-        outbox = _Outbox(channel)
+        outbox = Outbox(channel)
         self._heard = self._clock()
         self._sharing = Sharing("member")
         self._tell("sharing.member", "")
@@ -253,10 +273,13 @@ class SharedScheduler:
                     self._member.hear_table(line)
                 else:
                     self._member.hear(told.parse(line))
-        except (ChannelClosedError, NonsenseError, MemberFault):
+        except ChannelClosedError:
             return
+        except (NonsenseError, MemberFault):  # ours or its fault: at least not in a circle
+            self._tell("sharing.nonsense", "")
+            await anyio.sleep(NONSENSE_PAUSE_S)
 
-    async def _watch(self, outbox: _Outbox) -> None:
+    async def _watch(self, outbox: Outbox) -> None:
         """Return when the arbiter hangs. Sleeps while nothing is pending."""
         while True:
             if not self._member.pending:
@@ -284,8 +307,10 @@ class SharedScheduler:
     async def _keep(self, place: Place, hold: Hold) -> None:
         """Until a later generation begins."""
         past, before = self._member.table, self._generation
-        dead = {past.arbiter} if past is not None and place.is_dead(before) else set()
         generation = self._generation = hold.generation
+        # Only the one just before: what is older was swept, and looks dead whether it is or not.
+        dies = past is not None and before == generation - 1 and place.is_dead(before)
+        dead = {past.arbiter} if past is not None and dies else set()
         listener = None
         try:
             listener = await listen(place, generation)
@@ -297,6 +322,8 @@ class SharedScheduler:
                     name=self._member.name,
                     is_deposed=lambda: place.deposed(generation),
                     past=past,
+                    strange=past is None and generation > 1,
+                    follows_localai=self._follows_localai,
                     dead=dead,
                     clock=self._clock,
                 )
@@ -317,26 +344,36 @@ class SharedScheduler:
             if listener is not None:
                 await listener.aclose()
 
-    async def _keep_alone(self, reason: str) -> None:
+    async def _keep_alone(self, reason: str, again_s: float) -> None:
         async with anyio.create_task_group() as tasks:
             desk = Desk(
                 tasks,
                 self._wanted_limits,
                 self._control,
                 name=self._member.name,
+                follows_localai=self._follows_localai,
                 clock=self._clock,
             )
+
+            async def end() -> None:
+                await anyio.sleep(again_s)
+                desk.over.set()
+
+            if again_s < math.inf:
+                tasks.start_soon(end)
             await self._keep_desk(desk, tasks, Sharing("own", reason=reason))
 
     async def _keep_desk(self, desk: Desk, tasks: TaskGroup, sharing: Sharing) -> None:
         self._member.hear(desk.welcome())
-        seat = desk.sit(self._member.name, _Here(self._member), own=True)
+        seat = desk.sit(self._member.name, Here(self._member), own=True)
 
         def say(message: asked.FromMember) -> None:
             try:
                 seat.hear(message)
-            except Exception as error:  # nothing of this may reach a job
+            except Exception as error:  # nothing of this may reach a job but that it has failed
                 self._tell("sharing.fault", where(error))
+                if (id_ := getattr(message, "id", None)) is not None:
+                    self._member.hear(told.Ended(id=id_, error=WireError.of(fault())))
 
         self._desk, self._sharing = desk, sharing
         self._tell(f"sharing.{sharing.seat}", "")
@@ -358,14 +395,14 @@ class SharedScheduler:
                 hello = asked.parse(await channel.receive())
         except (TimeoutError, MemberFault):
             return
-        if not isinstance(hello, asked.Hello):
+        if not isinstance(hello, asked.Hello) or hello.name == self._member.name:
             return
         if hello.version != VERSION:
             await channel.send(encode(told.Welcome(version=VERSION)))
             return
         await channel.send(encode(desk.welcome()))
-        seat = desk.sit(hello.name, _There(channel))
-        dead, meter = True, _Meter(self._clock)
+        seat = desk.sit(hello.name, There(channel))
+        dead, meter = True, Meter(self._clock)
         try:
             while True:
                 line = await channel.receive()
@@ -374,75 +411,10 @@ class SharedScheduler:
         except (NonsenseError, MemberFault):
             dead = False
             self._tell("sharing.seat_lost", "")
+        except ChannelClosedError:
+            raise
+        except Exception:  # a fault of ours: its process lives on
+            dead = False
+            raise
         finally:
             desk.leave(seat, dead=dead)
-
-
-class _Outbox:
-    """What a member says, in order, without waiting for it to be sent."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-        self._lines: deque[asked.FromMember] = deque()
-        self._more = anyio.Event()
-
-    def put(self, message: asked.FromMember) -> None:
-        self._lines.append(message)
-        self._more.set()
-
-    async def run(self) -> None:
-        try:
-            while True:
-                while self._lines:
-                    lines = [encode(line) for line in self._lines]
-                    self._lines.clear()
-                    await self._channel.send(b"\n".join(lines))
-                self._more = anyio.Event()
-                await self._more.wait()
-        except ChannelClosedError:
-            return
-
-
-class _Meter:
-    """How much a member says: a bucket of ``FLOOD_AT_ONCE``, refilled by ``FLOOD_PER_S``."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._left, self._at = FLOOD_AT_ONCE, clock()
-
-    def count(self) -> None:
-        """One more line. Raises ``NonsenseError`` where that is too many."""
-        now = self._clock()
-        self._left = min(FLOOD_AT_ONCE, self._left + (now - self._at) * FLOOD_PER_S) - 1.0
-        self._at = now
-        if self._left < 0:
-            raise NonsenseError("A sibling floods.")
-
-
-class _Here:
-    """This process's own seat."""
-
-    def __init__(self, member: Member) -> None:
-        self._member = member
-
-    async def deliver(self, messages: Sequence[Message]) -> bool:
-        for message in messages:
-            self._member.hear(message)  # type: ignore[arg-type]  # a desk posts nothing else
-        return True
-
-
-class _There:
-    """A seat in another process."""
-
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
-
-    async def deliver(self, messages: Sequence[Message]) -> bool:
-        try:
-            with anyio.move_on_after(STALLED_S):
-                await self._channel.send(b"\n".join(encode(each) for each in messages))
-                return True
-        except ChannelClosedError:
-            return True  # whoever listens to it learns that it has ended
-        await self._channel.aclose()
-        return False

@@ -68,6 +68,7 @@ class Admitted(Message):
     m: Literal["admitted"] = "admitted"
     id: Id
     number: Count
+    loading: bool = False
 
 
 class Refused(Message):
@@ -168,6 +169,14 @@ class Table(Message):
     resident: Annotated[tuple[Name, ...], Field(max_length=1_000)]
     highest: Count
     loads_allowed: bool = True
+
+    def older(self, seconds: float) -> Table:
+        """The same, so many seconds later."""
+        leases = []
+        for row in self.leases:
+            held = row.held.model_copy(update={"for_s": row.held.for_s + seconds})
+            leases.append(row.model_copy(update={"held": held}))
+        return self.model_copy(update={"leases": tuple(leases)})
 
 
 class Stands(Message):

@@ -5,7 +5,9 @@ Above is ``desk``, which says them; they only read.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from typing import TypeVar
 
 from inference_mcp.scheduling.protocols import QueuedRequest
 from inference_mcp.scheduling.scheduler import LocalScheduler
@@ -16,6 +18,12 @@ from inference_mcp.sharing.wire import HeldLease
 
 __all__ = ["MAX_SHOWN", "snapshot", "stands", "table"]
 
+MAX_SEATS = 500
+LEASES_BYTES, RESIDENT_BYTES, SHOWN_BYTES = 150_000, 40_000, 90_000
+ROW_BYTES = 400
+"""What a row takes at most beside its model's name, and what a table's parts may take of the
+256 kB of a line (``channel.MAX_LINE_BYTES``)."""
+
 MAX_SHOWN = 200
 """Requests of each kind in a snapshot: its line is bounded, and nobody reads more."""
 
@@ -25,15 +33,30 @@ def table(
 ) -> told.Table:
     """S23: what a successor must know. ``highest`` is the highest admission number given out."""
     core = scheduler.core
-    rows = (_row(scheduler, entry.id) for entry in core.leased())
+    rows = [row for e in core.leased() if (row := _row(scheduler, e.id)) is not None]
+    resident = [m.name for m in core.models() if m.phase is Phase.RESIDENT]
     return told.Table(
         arbiter=arbiter,
-        seats=seats,
-        leases=tuple(row for row in rows if row is not None),
-        resident=tuple(m.name for m in core.models() if m.phase is Phase.RESIDENT),
+        seats=seats[:MAX_SEATS],
+        leases=_cut(rows, lambda row: ROW_BYTES + 2 * len(row.model.encode()), LEASES_BYTES),
+        resident=_cut(resident, lambda name: 8 + 2 * len(name.encode()), RESIDENT_BYTES),
         highest=highest,
         loads_allowed=core.world.loads_allowed,
     )
+
+
+_T = TypeVar("_T")
+
+
+def _cut(items: Iterable[_T], size: Callable[[_T], int], room_bytes: int) -> tuple[_T, ...]:
+    """As many as a line has room for: a longer one would cost every member its seat."""
+    kept: list[_T] = []
+    for item in items:
+        room_bytes -= size(item)
+        if room_bytes < 0:
+            break
+        kept.append(item)
+    return tuple(kept)
 
 
 def _row(scheduler: LocalScheduler, id_: str) -> told.LeaseRow | None:
@@ -80,13 +103,27 @@ def snapshot(scheduler: LocalScheduler, arbiter: str, processes: int) -> told.Sn
     """The whole queue, cut to what a line holds."""
     seen = scheduler.snapshot()
     return told.Snapshot(
-        running=tuple(_seen(scheduler, arbiter, each) for each in seen.running[:MAX_SHOWN]),
-        waiting=tuple(_seen(scheduler, arbiter, each) for each in seen.waiting[:MAX_SHOWN]),
+        running=_shown(scheduler, arbiter, seen.running),
+        waiting=_shown(scheduler, arbiter, seen.waiting),
         waiting_total=len(seen.waiting),
-        models=tuple(told.SeenModel.model_validate(_fields(m)) for m in seen.models[:MAX_SHOWN]),
+        models=_cut(
+            [told.SeenModel.model_validate(_fields(m)) for m in seen.models[:MAX_SHOWN]],
+            lambda model: 200 + 2 * len(model.name.encode()),
+            SHOWN_BYTES // 2,
+        ),
         counts=asdict(seen.counts),
         processes=processes,
         limits=told.limits_told(seen.limits),
+    )
+
+
+def _shown(
+    scheduler: LocalScheduler, arbiter: str, requests: Sequence[QueuedRequest]
+) -> tuple[told.Seen, ...]:
+    return _cut(
+        [_seen(scheduler, arbiter, each) for each in requests[:MAX_SHOWN]],
+        lambda seen: ROW_BYTES + 2 * len(seen.model.encode()),
+        SHOWN_BYTES,
     )
 
 

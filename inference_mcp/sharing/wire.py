@@ -112,6 +112,9 @@ _OF_LOCALAI: dict[str, type[BackendError]] = {
 
 
 def _cut(value: object) -> object:
+    """What LocalAI wished for may be anything; a wish beyond all bounds is the longest."""
+    if isinstance(value, float):
+        return min(1e9, value) if value >= 0 else None  # neither below nothing, nor no number
     return value[:2_000] if isinstance(value, str) else value
 
 

@@ -78,7 +78,9 @@ def queue(snapshot: QueueSnapshot, jobs: Sequence[Job], now: datetime) -> dict[s
     return {
         "running": [_queued(request) for request in snapshot.running[:MAX_SHOWN]],
         "waiting": [_queued(request) for request in snapshot.waiting[:MAX_SHOWN]],
-        "waiting_total": len(snapshot.waiting),
+        "waiting_total": len(snapshot.waiting)
+        if snapshot.waiting_total is None
+        else snapshot.waiting_total,
         "slots": {
             model.name: {"used": model.used, "limit": model.slots, "state": model.phase}
             for model in snapshot.models
