@@ -77,6 +77,10 @@ TESTED_BY: Mapping[str, str] = {
     "scheduling.state": "scheduling/test_rules_order.py",
     "scheduling.world": "scheduling/test_rules_order.py",
     "scheduling.verdicts": "scheduling/test_rules_time.py",
+    "sharing.ends": "sharing/test_shared.py",
+    "sharing.loads": "sharing/test_desk.py",
+    "sharing.request": "sharing/test_member.py",
+    "sharing.seat": "sharing/test_desk.py",
     "simulator.__main__": "simulator/test_main.py",
     "surface.listing": "surface/test_tools.py",
 }

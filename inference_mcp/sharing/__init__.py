@@ -7,9 +7,11 @@ grant, stop, done. Prompts, pictures, results and keys stay where they are, and 
 makes its own calls, loads included.
 
     ``shared``   the scheduler that jobs see: finds the others, sits down, takes over
-    ``member``   this process's requests and what is told of them; knows no socket
-    ``desk``     the arbiter: seats, their requests (``claim``), the lease table
+    ``member``   this process's requests (``request``) and what is told of them; no socket
+    ``desk``     the arbiter: seats (``seat``), their requests (``claim``), loads that members
+                 carry (``loads``), how it all stands (``views``)
     ``post``     what the arbiter says, in one order for all
+    ``ends``     what waits to be sent, and how much is heard
     ``asked``, ``told``, ``wire``   the messages
     ``channel``  one connection: lines over a socket that only this user can open
     ``place``    where they meet: a private folder, a lock for each generation of arbiters

@@ -30,12 +30,16 @@ from inference_mcp.sharing import asked, told, views
 from inference_mcp.sharing.claim import Claim
 from inference_mcp.sharing.loads import Loads
 from inference_mcp.sharing.post import Post, Recipient
+from inference_mcp.sharing.seat import Seat
 from inference_mcp.sharing.wire import MemberFault, Message, WireError
 
-__all__ = ["GRACE_S", "Desk", "Seat"]
+__all__ = ["GRACE_S", "Desk"]
 
 MAX_MODELS = 1_000
 """Models that members may tell of; LocalAI's own are far fewer."""
+
+MAX_RUNNING = 256
+"""What one process may have at LocalAI, beside what it may have waiting."""
 
 LOAD_SPARE_S = 10.0
 """How much longer than a load may take its carrier is waited for, which should have said so."""
@@ -45,26 +49,6 @@ MAX_AHEAD = 2**40
 
 GRACE_S = 0.5
 """S23: how long a successor waits for those who sat at the last desk."""
-
-
-class Seat:
-    """One process at the desk. ``deliver`` hands a message over and says whether it could."""
-
-    def __init__(self, desk: Desk, name: str, recipient: Recipient, *, own: bool) -> None:
-        self.name = name
-        self.own = own
-        self.recipient = recipient
-        self.looks = False
-        self.claims: dict[str, Claim] = {}
-        self._desk = desk
-
-    def hear(self, message: asked.FromMember) -> None:
-        """Take in what this process says.
-
-        Raises:
-            MemberFault: it contradicts itself.
-        """
-        self._desk.hear(self, message)
 
 
 class Desk:
@@ -382,6 +366,8 @@ class Desk:
     def _adopt(self, seat: Seat, message: asked.Submit, past: Past, lease: int) -> None:
         if past.number > self._highest + MAX_AHEAD:
             raise MemberFault("A sibling's admission number is none.")
+        if len(seat.claims) >= self.core.limits.max_queue + MAX_RUNNING:
+            raise MemberFault("A sibling has more requests than there is room for.")
         claim = Claim(self, seat.name, self._ticket(message), own=seat.own)
         claim.adopted(lease)
         rows = self._past.leases if self._past is not None else ()

@@ -314,6 +314,7 @@ class MemberAdmission(Standing):
             return False
         self._state = State.RETRYING
         self._member.say(self.submission())
+        self._member.say(asked.Ready())
         return True
 
     def _tell_completed(self) -> None:

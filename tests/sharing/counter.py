@@ -14,7 +14,8 @@ from anyio.abc import TaskGroup
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.state import Limits
 from inference_mcp.sharing import asked, told
-from inference_mcp.sharing.desk import Desk, Seat
+from inference_mcp.sharing.desk import Desk
+from inference_mcp.sharing.seat import Seat
 from inference_mcp.sharing.wire import HeldLease, Message, PastOf
 from tests.scheduling.shell import FakeControl
 

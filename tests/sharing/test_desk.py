@@ -13,6 +13,7 @@ from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.lifecycle import State
 from inference_mcp.scheduling.state import Limits
 from inference_mcp.sharing import asked, told
+from inference_mcp.sharing import desk as desk_module
 from inference_mcp.sharing.wire import HeldLease, MemberFault, PastOf, WireError
 from tests.sharing.counter import Counter, Guest, counter, past, row, submit
 from tests.sharing.siblings import until
@@ -320,8 +321,11 @@ async def test_a_load_passes_to_another_who_waits_for_the_model() -> None:
         assert desk.control.log == []
 
 
-async def test_a_load_that_is_never_answered_ends_with_its_own_time() -> None:
+async def test_a_load_that_is_never_answered_ends_with_its_own_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """S11, S22: a member that stalls with it holds nobody up beyond that."""
+    monkeypatch.setattr(desk_module, "LOAD_SPARE_S", 0.01)
     limits = Limits(load_timeout_s=0.02, max_concurrency=2)
     async with counter(limits, loaded=()) as desk:
         first, second = desk.guest("first"), desk.guest("second")
@@ -481,7 +485,9 @@ async def test_a_number_out_of_this_world_spoils_nobody_else_s_admission() -> No
     """S22, S23: new numbers start above the highest seen, and must still be told."""
     async with counter(past=past_table(seats=("first", "bad"))) as desk:
         first, bad = desk.guest("first", ready=False), desk.guest("bad", ready=False)
-        bad.says(submit("x", past=past(2**53)), asked.Ready())
+        with pytest.raises(MemberFault):
+            bad.says(submit("x", past=past(2**53)))
+        bad.says(asked.Ready())
         first.says(asked.Ready())
         await desk.settle()
         spoilt = False

@@ -503,7 +503,7 @@ async def test_who_does_not_read_loses_its_seat_and_delays_nobody_for_long(
         async with rogue(here) as channel:
             await until(lambda: them[0].scheduler.sharing.processes == 3)
             for _ in range(8):
-                await channel.send(b"\n".join([b'{"m":"look"}'] * 500))
+                await channel.send(b"\n".join([b'{"m":"ask","id":"x"}'] * 500))
             await until(lambda: them[0].scheduler.sharing.processes == 2)
             await unharmed(*them)
 
