@@ -7,7 +7,8 @@ this process is the arbiter), ``channel`` and ``place``. It lives in one task:
     sit     at that arbiter's, until it is gone or hangs: no word for ``HANGS_AFTER_S`` while
             something is pending
     keep    the queue itself, until a later generation begins
-    alone   for good, where sharing is impossible: a queue of its own, and health says why
+    alone   where sharing is impossible: a queue of its own, and health says why; for good, but
+            that a process that had a seat looks again (its disk was full for a moment)
 
 S23 Whoever finds that a generation is dead or hangs goes past it, and nobody closes its
 connection to the old arbiter before the next generation has begun: so an arbiter that sees a
