@@ -153,7 +153,8 @@ class Core(Memory):
             self._returned(entry)
             entry.awaits_repair = failure.process_dead
             self._model(entry).members[entry.id] = entry
-            self._set_timer(max(at, held_until), "retry", entry.id)
+            entry.retry_at = max(at, held_until)
+            self._set_timer(entry.retry_at, "retry", entry.id)
         else:
             self._ended(entry)
         return retried, [*actions, *self._grant_heir(heir, now), *self._decide(now)]
@@ -200,7 +201,6 @@ class Core(Memory):
             return None, False, self._decide(now)
         self._leave_queue(cause)
         step(self.counts, cause, Event.GRANT)
-        model.circuit.started(cause.id)
         cause.attempts += 1
         retried, actions = self.attempt_failed(cause.id, failure, jitter, now)
         return cause.id, retried, actions
@@ -235,9 +235,13 @@ class Core(Memory):
             return self._time_over(name, now)
         if what == "load":
             return self._carried_load_over(name, now)
-        if what == "retry":
+        entry = self.world.entries.get(name)
+        if entry is None:
+            return []
+        # A repair may have cut an earlier wait short (S15): its timer is no end of a later one.
+        if what == "retry" and now >= entry.retry_at:
             self._retry_due(name)
-        elif what == "hold":
+        elif what == "hold" and now >= entry.held_until:
             self._hold_over(name, now)
         return []
 
@@ -320,8 +324,6 @@ class Core(Memory):
     def _judge(self, entry: Entry, failure: Failure, now: float, *, lost: bool) -> list[Action]:
         """S15: what a failed try says of its model."""
         model = self._model(entry)
-        if entry.carries_load and model.phase is Phase.LOADING:
-            self.world.set_phase(model, Phase.ABSENT)
         if not failure.transient:
             model.circuit.succeeded()
             return []
@@ -343,7 +345,6 @@ class Core(Memory):
         """S6: an aborted request waits again at its place by number."""
         entry.aborts += 1
         entry.attempts -= 1
-        entry.stopping = False
         self._model(entry).circuit.gave_up(entry.id)
         step(self.counts, entry, Event.PREEMPT)
         self._enqueue(entry)
@@ -351,7 +352,6 @@ class Core(Memory):
     def _retry_due(self, id_: str) -> None:
         entry = self.world.entries.get(id_)
         if entry is not None and entry.state is State.RETRYING:
-            entry.awaits_repair = False
             step(self.counts, entry, Event.REQUEUE)
             self._enqueue(entry)
 

@@ -52,7 +52,6 @@ class Intake:
         """A request waits no more; the heap of the newest forgets it by itself."""
         left_s = self._work_s.get(entry.rank, 0.0) - entry.expected_s
         self._work_s[entry.rank] = max(0.0, left_s)
-        entry.expected_s = 0.0
         newest = self._newest_of.get(entry.rank, [])
         if len(newest) > 2 * self._world.counts.waiting + 64:
             ids = {id_: number for number, id_ in newest if self._waits(id_)}

@@ -175,7 +175,7 @@ class Ledger:
         """S14: the answer is lost, but LocalAI computes on: keep the slot until it can be done."""
         until = self._abandoned_until(entry, now)
         self._abandon(entry)
-        entry.held = True
+        entry.held, entry.held_until = True, until
         self._set_timer(until, "hold", entry.id)
         return until
 

@@ -10,7 +10,6 @@ highest, so it stays at the bottom of its rank) and O(log n) for one that comes 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 __all__ = ["ModelQueue", "Waiting"]
@@ -51,10 +50,6 @@ class ModelQueue(Generic[_T]):
 
     def __len__(self) -> int:
         return len(self._waiting)
-
-    def __iter__(self) -> Iterator[str]:
-        """The ids, in no order."""
-        return iter(self._waiting)
 
     def __contains__(self, id_: object) -> bool:
         return id_ in self._waiting

@@ -191,7 +191,8 @@ class Entry:
     load was carried by a request and cannot be told apart. ``leased`` while LocalAI may be at
     it: a lease holds a place unless it is ``lent`` (S6) or ``abandoned`` (S16), and ends with a
     timer where it is ``held`` (S14). ``carries_load`` while its call loads the model too,
-    ``carried_load`` once it has. ``awaits_repair`` once its
+    ``carried_load`` once it has. ``retry_at`` and ``held_until`` are when
+    its back-off and its hold end. ``awaits_repair`` once its
     model's process died under it (S15). ``stopping`` once its call was told to close; ``heir`` is
     the request that its place then goes to. ``reserved`` marks such an heir while it waits.
     ``unconfirmed``: only the last arbiter's word tells that its owner holds this lease (S23).
@@ -206,6 +207,8 @@ class Entry:
     attempts: int = 0
     aborts: int = 0
     granted_at: float = 0.0
+    retry_at: float = 0.0
+    held_until: float = 0.0
     load_s: float | None = 0.0
     leased: bool = False
     lent: bool = False

@@ -93,7 +93,8 @@ class SharedCore(Core):
             step(self.counts, entry, Event.GRANT)
             step(self.counts, entry, Event.BACK_OFF)
             self._model(entry).members[entry.id] = entry
-            self._set_timer(now + past.retry_in_s, "retry", entry.id)
+            entry.retry_at = now + past.retry_in_s
+            self._set_timer(entry.retry_at, "retry", entry.id)
         else:
             self._enqueue(entry)
 
