@@ -267,6 +267,7 @@ class Standing(ABC):
             return
         self._note_processing(lease.started_at)
         retried = await self._ask_retry(error)
+        lease.released = True  # with that; by now the next one may have been granted
         if self._final is not None:  # it was ended meanwhile, and whoever did told so
             return
         if retried:

@@ -228,6 +228,8 @@ class _Decider:
             return True
         if not self.world.running or self.world.limits.preemption == "off":
             return False
+        if self.world.places_used > self.world.limits.max_concurrency:
+            return False  # S3: what is above the limit runs out first
         worst = max([entry.rank for entry in self.world.running.values()])
         heads = [model.queue.best() for model in self.world.with_work()]
         better = [entry for entry in heads if entry.rank < worst]

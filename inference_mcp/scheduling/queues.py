@@ -82,14 +82,15 @@ class ModelQueue(Generic[_T]):
 
 
 def _head(heap: list[_Item], waiting: dict[str, _T]) -> _T:
-    while (head := waiting.get(heap[0][2])) is None:
+    # An id that came back with another number leaves its old place behind, too.
+    while (head := waiting.get(heap[0][2])) is None or head.number != heap[0][1]:
         heapq.heappop(heap)
     return head
 
 
 def _living(heap: list[_Item], waiting: dict[str, _T]) -> list[_Item]:
     """Each living request once: one that came back may stand in the heap twice."""
-    kept = {item[2]: item for item in heap if item[2] in waiting}
+    kept = {i[2]: i for i in heap if i[2] in waiting and waiting[i[2]].number == i[1]}
     living = list(kept.values())
     heapq.heapify(living)
     return living

@@ -20,7 +20,7 @@ from itertools import count
 
 from inference_mcp.scheduling.core import Core
 from inference_mcp.scheduling.ledger import ABANDONED_FACTOR, ABANDONED_WITHOUT_ESTIMATE_S
-from inference_mcp.scheduling.lifecycle import TERMINAL, Event
+from inference_mcp.scheduling.lifecycle import TERMINAL, Event, State
 from inference_mcp.scheduling.state import Action, Entry, Phase, Ticket
 from inference_mcp.scheduling.steps import step
 from inference_mcp.scheduling.world import begin_load, grant
@@ -59,6 +59,9 @@ class Past:
 class SharedCore(Core):
     """One queue for several processes."""
 
+    closed = False
+    """Nothing is decided while what members bring is not all in; ``resume`` ends that."""
+
     def number_from(self, first: int) -> None:
         """S23: new requests come after all that were seen."""
         self._numbers = count(first)
@@ -72,10 +75,16 @@ class SharedCore(Core):
             ValueError: the id is known already, and not from the table alone.
         """
         known = self.world.entries.get(ticket.id)
+        if known is not None and known.held and known.state is State.RETRYING:
+            return  # its owner is back: it backs off as before, and its slot is held as before
         if known is not None:
-            if not known.unconfirmed:
+            orphaned = known.held and known.state in TERMINAL
+            if not (known.unconfirmed or orphaned):
                 raise ValueError(f"the id {ticket.id!r} is taken")
-            self._drop(known, now)
+            heir = self._drop(known, now)
+            if heir is not None:  # its victim is back: it waits again
+                self.world.redeem(heir)
+                self.world.enqueue(heir)
         submitted_at = now - past.age_s
         due_at = submitted_at + self.limits.overdue_after_s(ticket.priority)
         entry = Entry(ticket, past.number, submitted_at, due_at)
@@ -110,6 +119,7 @@ class SharedCore(Core):
 
     def resume(self, now: float) -> list[Action]:
         """All that was brought is in: go on."""
+        self.closed = False
         return self._decide(now)
 
     def unconfirmed(self) -> list[str]:
@@ -119,8 +129,13 @@ class SharedCore(Core):
     def orphan(self, id_: str, now: float) -> list[Action]:
         """S22: the process of this request is gone, and so is its call."""
         entry = self.world.entries.get(id_)
-        if entry is None or entry.held:
+        if entry is None:
             return []
+        if entry.held:  # S14: what it computed is held already, whatever becomes of the request
+            if entry.state not in TERMINAL:
+                step(self.counts, entry, Event.CANCEL)
+                self._ended(entry)
+            return self._decide(now)
         self._leave_queue(entry)
         ended = entry.state in TERMINAL
         if not ended:
@@ -154,9 +169,32 @@ class SharedCore(Core):
         entry = self.world.entries.get(id_)
         if entry is None or not entry.unconfirmed:
             return []
-        return self._drop(entry, now) + self._decide(now)
+        return self._grant_heir(self._drop(entry, now), now) + self._decide(now)
+
+    def computes_on(self, id_: str, held: Held, now: float) -> None:
+        """S14: of a picture in back-off, whose lost answer LocalAI may still compute."""
+        entry = self.world.entries.get(id_)
+        if entry is None or entry.state is not State.RETRYING or entry.leased:
+            return
+        model = self._model(entry)
+        entry.granted_at = now - held.for_s
+        entry.leased = entry.abandoned = True
+        self.world.leased[id_] = entry
+        model.leases += 1
+        if model.phase is Phase.ABSENT:
+            self.world.set_phase(model, Phase.RESIDENT)
+        self._note_estimate(entry, held)
+        entry.retry_at = max(entry.retry_at, self._hold(entry, now))
+        self._set_timer(entry.retry_at, "retry", id_)
 
     # --- parts --------------------------------------------------------------------------
+
+    def _decide(self, now: float) -> list[Action]:
+        return [] if self.closed else super()._decide(now)
+
+    def _note_estimate(self, entry: Entry, held: Held) -> None:
+        if held.estimate_s is not None and self.estimates.service_s(entry.ticket) is None:
+            self.estimates.record(entry.ticket, held.estimate_s)
 
     def _take_over(self, entry: Entry, held: Held, now: float, *, confirmed: bool) -> None:
         model, began = self._model(entry), now - held.for_s
@@ -173,13 +211,15 @@ class SharedCore(Core):
             entry.lent = True
             self.world.lenders[entry.id] = entry
             self.world.places_used -= 1
-        if held.estimate_s is not None and self.estimates.service_s(entry.ticket) is None:
-            self.estimates.record(entry.ticket, held.estimate_s)
+        self._note_estimate(entry, held)
         if not confirmed:
             self._doubt(entry, held, now)
         if held.abandoned:
             step(self.counts, entry, Event.CANCEL)
-            self._abandon(entry)
+            if entry.ticket.kind.makes_picture or entry.carries_load:
+                self._abandon(entry)
+            else:
+                entry.stopping = True  # its owner is closing the call
             self._ended(entry)
 
     def _doubt(self, entry: Entry, held: Held, now: float) -> None:
@@ -188,22 +228,24 @@ class SharedCore(Core):
         lasts = ABANDONED_WITHOUT_ESTIMATE_S
         if held.estimate_s is not None:
             lasts = ABANDONED_FACTOR * held.estimate_s
-        self._set_timer(max(now, entry.granted_at + lasts), "unconfirmed", entry.id)
+        entry.held_until = max(now, entry.granted_at + lasts)
+        self._set_timer(entry.held_until, "unconfirmed", entry.id)
 
-    def _drop(self, entry: Entry, now: float) -> list[Action]:
-        """End a lease that nobody has confirmed."""
+    def _drop(self, entry: Entry, now: float) -> Entry | None:
+        """End a lease that nobody has confirmed; the heir that its place was taken for."""
         if entry.state not in TERMINAL:
             step(self.counts, entry, Event.CANCEL)
             self._ended(entry)
         heir = self._end_lease(entry, now)
         entry.unconfirmed = False
         self._forget_if_over(entry)
-        return self._grant_heir(heir, now)
+        return heir
 
     def _due(self, what: str, name: str, now: float) -> list[Action]:
         if what != "unconfirmed":
             return super()._due(what, name, now)
         entry = self.world.entries.get(name)
-        if entry is None or not entry.unconfirmed:
+        if entry is None or not entry.unconfirmed or now < entry.held_until:
             return []
-        return self._drop(entry, now)  # by now LocalAI is done with it, whatever it was
+        # By now LocalAI is done with it, whatever it was.
+        return self._grant_heir(self._drop(entry, now), now)

@@ -24,19 +24,18 @@ from inference_mcp.scheduling.admission import failure_of
 from inference_mcp.scheduling.lifecycle import TERMINAL, State
 from inference_mcp.scheduling.scheduler import LoadLost, LocalScheduler, ModelControl
 from inference_mcp.scheduling.state import Action, Limits, Ticket
-from inference_mcp.scheduling.succession import Past, SharedCore
+from inference_mcp.scheduling.succession import Held, Past, SharedCore
 from inference_mcp.scheduling.verdicts import fault
 from inference_mcp.sharing import asked, told, views
 from inference_mcp.sharing.claim import Claim
 from inference_mcp.sharing.loads import Loads
 from inference_mcp.sharing.post import Post, Recipient
 from inference_mcp.sharing.seat import Seat
-from inference_mcp.sharing.wire import MemberFault, Message, WireError
+from inference_mcp.sharing.wire import MemberFault, Message, PastOf, WireError
 
 __all__ = ["GRACE_S", "Desk"]
 
-MAX_MODELS = 1_000
-"""Models that members may tell of; LocalAI's own are far fewer."""
+MAX_MODELS = 1_000  # that members may tell of; LocalAI's own are far fewer
 
 MAX_RUNNING = 256
 """What one process may have at LocalAI, beside what it may have waiting."""
@@ -93,6 +92,7 @@ class Desk:
         self._seats: dict[str, Seat] = {}
         self._loads = Loads()
         self._kept: list[tuple[Seat, asked.FromMember]] | None = []
+        self.core.closed = True
         self._expected = set(past.seats) - self._dead if past is not None else set()
         self._highest = past.highest if past is not None else 0
         self._left: list[tuple[Seat, bool]] = []
@@ -241,7 +241,7 @@ class Desk:
             case asked.Ping():
                 self.say(seat.name, told.Pong())
             case asked.Submit(past=past) if past is not None:
-                self._adopt(seat, message, past.past(), past.held.lease if past.held else 0)
+                self._adopt(seat, message, past)
             case asked.LoadCarried():
                 self._adopt_load(seat, message)
             case asked.Ready():
@@ -363,7 +363,8 @@ class Desk:
 
     # --- taking over (S23) ------------------------------------------------------------------
 
-    def _adopt(self, seat: Seat, message: asked.Submit, past: Past, lease: int) -> None:
+    def _adopt(self, seat: Seat, message: asked.Submit, told_past: PastOf) -> None:
+        past, lease = told_past.past(), told_past.held.lease if told_past.held else 0
         if past.number > self._highest + MAX_AHEAD:
             raise MemberFault("A sibling's admission number is none.")
         if len(seat.claims) >= self.core.limits.max_queue + MAX_RUNNING:
@@ -371,13 +372,18 @@ class Desk:
         claim = Claim(self, seat.name, self._ticket(message), own=seat.own)
         claim.adopted(lease)
         rows = self._past.leases if self._past is not None else ()
-        if past.held is not None and any(r.id == message.id and r.held.lent for r in rows):
-            past = replace(past, held=replace(past.held, lent=True))  # its owner cannot know
+        row = next((row.held for row in rows if row.id == message.id), None)
+        if past.held is not None and row is not None and row.lent:  # its owner cannot know
+            past = replace(past, held=replace(past.held, lent=True))
         try:
             self.core.adopt(claim.ticket, past, self.clock())
         except ValueError:
             raise MemberFault("A sibling brought a request that is here already.") from None
         self._highest = max(self._highest, past.number)
+        self.core.number_from(self._highest + 1)
+        if told_past.lost_for_s is not None:
+            lost = Held(told_past.lost_for_s, estimate_s=row.estimate_s if row else None)
+            self.core.computes_on(claim.ticket.id, lost, self.clock())
         seat.claims[claim.ticket.id] = claim
         self.scheduler.hold(claim)
 
@@ -428,7 +434,9 @@ class Desk:
         gone = self._dead | {seat.name for seat, dead in self._left if dead}
         for row in past.leases:
             spoken = row.owner in self._seats and row.owner not in self._expected
-            if spoken or self.core.entry(row.id) is not None:
+            # A failed picture that LocalAI computes on is no request any more; its slot is held.
+            lasts = row.held.abandoned and row.kind.makes_picture
+            if self.core.entry(row.id) is not None or (spoken and not lasts):
                 continue
             ticket = Ticket(row.id, row.kind, row.priority, row.model, deadline=float("inf"))
             claim = Claim(self, row.owner, ticket, own=False)
@@ -436,7 +444,7 @@ class Desk:
             past_of = Past(max(1, row.number), row.held.for_s, attempts=1, held=row.held.held())
             self.core.adopt(ticket, past_of, now, confirmed=False)
             self.scheduler.hold(claim)
-            if row.owner in gone:
+            if row.owner in gone or spoken:
                 self._perform(self.core.orphan(row.id, now))
                 self._forget_if_over(row.id)
         self._perform(self.core.seen_loaded(past.resident, now))

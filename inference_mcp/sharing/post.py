@@ -36,6 +36,11 @@ Desk: TypeAlias = "_Desk"
 class _Desk(Protocol):
     """Who posts: knows the seats, the table, and what to do with a seat that fails."""
 
+    @property
+    def deposed(self) -> bool:
+        """Whether a later generation has begun."""
+        ...
+
     def recipients(self) -> Iterable[Recipient]:
         """All to whom the table goes."""
         ...
@@ -72,6 +77,8 @@ class Post:
         """Write for ever. What one seat is told without a break goes in one piece."""
         while True:
             while self._lines:
+                if self._desk.deposed:  # S23: what was decided before is the next arbiter's
+                    self._lines.clear()
                 self._spread_table()
                 if self._lines:
                     recipient, messages = self._take()

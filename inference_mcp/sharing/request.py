@@ -69,6 +69,7 @@ class MemberAdmission(Standing):
         self._loading = False
         self._stands: told.Stands | None = None
         self._told_at = -1
+        self._lost = False
         self._awaits_verdict = False
         self._verdict: bool | None = None
         self._news = anyio.Event()
@@ -152,6 +153,7 @@ class MemberAdmission(Standing):
             attempts=self._attempts,
             aborts=self._aborts,
             load_s=self._load_s,
+            lost_for_s=max(0.0, now - self._granted_at) if self._lost and not held else None,
             retry_in_s=RETRY_S if self._awaits_verdict or self._state is State.RETRYING else None,
             held=held,
         )
@@ -229,8 +231,7 @@ class MemberAdmission(Standing):
         self._load_s, self._carries_load = message.load_s, message.carries_load
         self._granted_at = self._clock()
         self._holds, self._loading = True, message.carries_load
-        self._state = State.PROCESSING
-        self._verdict = None
+        self._state, self._lost = State.PROCESSING, False
         self.granted()
 
     def _hear_verdict(self, error: WireError | None, *, retried: bool) -> None:
@@ -239,8 +240,10 @@ class MemberAdmission(Standing):
                 self._state = State.RETRYING
             self.load_failed(error.error(), retried=retried)
             return
-        if not self._holds and self._state is State.PROCESSING:
+        if self._awaits_verdict and self._verdict is None:
             self._verdict = retried
+            if retried:
+                self._state = State.RETRYING
             self._tell_news()
 
     def _hear_standing(self, message: told.Stands) -> None:
@@ -282,6 +285,8 @@ class MemberAdmission(Standing):
         self._holds = self._loading = False
         self._verdict = None
         transient = isinstance(error, BackendError) and error.transient
+        lost = isinstance(error, BackendError) and error.answer_lost
+        self._lost = lost and self.ticket.kind.makes_picture
         if self._told_at != self._member.seat:  # this arbiter was not brought it: it was answered
             return self._brought_again(retried=transient)
         told_so = self._member.say(
@@ -303,10 +308,11 @@ class MemberAdmission(Standing):
             self._awaits_verdict = False
         if self._final is not None:
             return False
-        retried = transient if self._verdict is None else self._verdict
-        if retried:
+        if self._verdict is not None:
+            return self._verdict
+        if transient:
             self._state = State.RETRYING
-        return retried
+        return transient
 
     def _brought_again(self, *, retried: bool) -> bool:
         """S23: a try whose answer proved bad after its arbiter had gone, and only then."""
@@ -327,6 +333,9 @@ class MemberAdmission(Standing):
 
     def _tell_cancelled(self) -> None:
         self._member.say(asked.Cancelled(id=self.ticket.id))
+        stops = not self.ticket.kind.makes_picture and not self._carries_load
+        if stops and self._scope is not None:  # S16: at once, also where no arbiter can say so
+            self._scope.cancel()
         self._member.tidy(self)
 
     def _over(self) -> None:

@@ -258,7 +258,7 @@ class SharedScheduler:
                     await work()
                     tasks.cancel_scope.cancel()
 
-                tasks.start_soon(until_it_ends, outbox.run)
+                tasks.start_soon(outbox.run)  # what the arbiter last said is heard to its end
                 tasks.start_soon(until_it_ends, partial(self._listen, channel))
                 tasks.start_soon(until_it_ends, partial(self._watch, outbox))
         finally:

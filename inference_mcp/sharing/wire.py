@@ -136,7 +136,9 @@ class HeldLease(Message):
 
 
 class PastOf(Message):
-    """See ``scheduling.succession.Past``."""
+    """See ``scheduling.succession.Past``; ``lost_for_s``: since its last try was granted, whose
+    answer was lost, so that LocalAI may compute on (S14).
+    """  # noqa: D205  # one sentence
 
     number: Annotated[int, Field(ge=1, le=2**53)]
     age_s: Age
@@ -144,6 +146,7 @@ class PastOf(Message):
     aborts: Count = 0
     load_s: Age | None = 0.0
     retry_in_s: Age | None = None
+    lost_for_s: Age | None = None
     held: HeldLease | None = None
 
     def past(self) -> Past:

@@ -37,6 +37,8 @@ class Ear:
 class Board:
     """A desk whose lease table counts how often it was asked for."""
 
+    deposed = False
+
     ears: list[Ear] = field(default_factory=list)
     gone: list[Recipient] = field(default_factory=list)
     tables: int = 0
