@@ -654,7 +654,8 @@ class History:
         for entry in core.world.entries.values():
             owner = next(p for p in self.processes.values() if entry.id in p.jobs)
             known = owner.jobs[entry.id].admission.number if owner.alive else entry.number
-            if entry.id not in reign.seen and known is None and not entry.unconfirmed:
+            told = entry.unconfirmed or entry.held  # by the table alone
+            if entry.id not in reign.seen and known is None and not told:
                 others = [e.number for e in reign.seen.values()]
                 assert entry.number > max(others, default=0), f"{entry.id} begins anew"
             else:
