@@ -304,7 +304,7 @@ def test_every_interleaving_of_carried_loads_keeps_every_invariant() -> None:
 def test_every_interleaving_of_carried_loads_in_every_shape_keeps_every_invariant() -> None:
     """S11: with one place or two, with room or without."""
     worlds = (Small(SWAPS, places, resident, may_load=False, ages=0) for places, resident in SHAPES)
-    assert _explored(worlds) >= 35_000
+    assert _explored(worlds) >= 30_000
 
 
 def test_every_interleaving_of_two_requests_and_their_failures_keeps_every_invariant() -> None:
