@@ -256,9 +256,7 @@ class _Decider:
         if victim is None or not (lacks_slot or lacks_place):
             return False
         if victim.ticket.kind.makes_picture:
-            victim.lent = True
-            self.world.lenders[victim.id] = victim
-            self.world.places_used -= 1
+            self.world.lend(victim)
             if model.phase is Phase.ABSENT:
                 choice = _Choice(entry, model, Party.RANK, contested=False)
                 return self._begin_load(choice, evict=None)

@@ -19,10 +19,15 @@ from inference_mcp.scheduling.retry import RetryBudget
 from inference_mcp.scheduling.state import Action, Counts, Entry, Grant, Limits, Model, Phase
 from inference_mcp.scheduling.world import World
 
-__all__ = ["ABANDONED_FACTOR", "ABANDONED_WITHOUT_ESTIMATE_S", "Ledger"]
+__all__ = ["ABANDONED_FACTOR", "ABANDONED_WITHOUT_ESTIMATE_S", "Ledger", "computes_for_s"]
 
 ABANDONED_FACTOR = 1.5
 ABANDONED_WITHOUT_ESTIMATE_S = 60.0
+
+
+def computes_for_s(estimate_s: float | None) -> float:
+    """S16, S23: how long LocalAI may compute, from the grant on, at a call that nobody closes."""
+    return ABANDONED_WITHOUT_ESTIMATE_S if estimate_s is None else ABANDONED_FACTOR * estimate_s
 
 
 class Ledger:
@@ -191,9 +196,7 @@ class Ledger:
         """S16: when LocalAI can be done with a picture, or with a load that is carried."""
         if entry.carries_load:
             return max(now, entry.granted_at + self.limits.load_timeout_s)
-        estimate = self._expected_s(entry)
-        lasts = ABANDONED_WITHOUT_ESTIMATE_S if estimate is None else ABANDONED_FACTOR * estimate
-        until = entry.granted_at + lasts
+        until = entry.granted_at + computes_for_s(self._expected_s(entry))
         if now < entry.ticket.deadline:  # "its timeout at most"; once that is over, the GPU's
             until = min(until, entry.ticket.deadline)
         return max(now, until)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from inference_mcp.scheduling.core import Core
-from inference_mcp.scheduling.ledger import ABANDONED_FACTOR, ABANDONED_WITHOUT_ESTIMATE_S
+from inference_mcp.scheduling.ledger import computes_for_s
 from inference_mcp.scheduling.lifecycle import TERMINAL, Event, State
 from inference_mcp.scheduling.state import Action, Entry, Phase, Ticket
 from inference_mcp.scheduling.steps import step
@@ -160,8 +160,7 @@ class SharedCore(Core):
         if entry is None or not entry.leased or entry.state in TERMINAL:
             return self.orphan(id_, now)
         if not entry.held:
-            estimate_s = self._expected_s(entry)
-            self._doubt(entry, Held(now - entry.granted_at, estimate_s=estimate_s), now)
+            self._doubt(entry, self._expected_s(entry), now)
         return []
 
     def given_back(self, id_: str, now: float) -> list[Action]:
@@ -208,12 +207,10 @@ class SharedCore(Core):
         self._started(entry, began)
         entry.attempts = attempts
         if held.lent:
-            entry.lent = True
-            self.world.lenders[entry.id] = entry
-            self.world.places_used -= 1
+            self.world.lend(entry)
         self._note_estimate(entry, held)
         if not confirmed:
-            self._doubt(entry, held, now)
+            self._doubt(entry, held.estimate_s, now)
         if held.abandoned:
             step(self.counts, entry, Event.CANCEL)
             if entry.ticket.kind.makes_picture or entry.carries_load:
@@ -222,13 +219,10 @@ class SharedCore(Core):
                 entry.stopping = True  # its owner is closing the call
             self._ended(entry)
 
-    def _doubt(self, entry: Entry, held: Held, now: float) -> None:
+    def _doubt(self, entry: Entry, estimate_s: float | None, now: float) -> None:
         """Nobody can tell this call to close, so nothing may wait for its place (S7)."""
         entry.unconfirmed = entry.granted_overdue = True
-        lasts = ABANDONED_WITHOUT_ESTIMATE_S
-        if held.estimate_s is not None:
-            lasts = ABANDONED_FACTOR * held.estimate_s
-        entry.held_until = max(now, entry.granted_at + lasts)
+        entry.held_until = max(now, entry.granted_at + computes_for_s(estimate_s))
         self._set_timer(entry.held_until, "unconfirmed", entry.id)
 
     def _drop(self, entry: Entry, now: float) -> Entry | None:

@@ -85,6 +85,12 @@ class World:
         self.models[entry.ticket.model].heirs -= entry.takes_slot
         entry.reserved = entry.takes_slot = False
 
+    def lend(self, picture: Entry) -> None:
+        """S6: it runs on, and its place is free for a better one."""
+        picture.lent = True
+        self.lenders[picture.id] = picture
+        self.places_used -= 1
+
     def set_phase(self, model: Model, phase: Phase) -> None:
         """Note where a model is."""
         self.occupied += (phase is not Phase.ABSENT) - (model.phase is not Phase.ABSENT)

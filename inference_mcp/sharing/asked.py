@@ -17,6 +17,8 @@ from inference_mcp.sharing.wire import (
     Id,
     Message,
     Name,
+    OfLease,
+    OfRequest,
     PastOf,
     Seconds,
     WireError,
@@ -53,11 +55,10 @@ class Hello(Message):
     name: Id
 
 
-class Submit(Message):
+class Submit(OfRequest):
     """A request; with ``past`` one that an earlier arbiter had taken in."""
 
     m: Literal["submit"] = "submit"
-    id: Id
     kind: RequestType
     model: Name
     priority: Priority
@@ -80,52 +81,43 @@ class Ready(Message):
     m: Literal["ready"] = "ready"
 
 
-class Released(Message):
+class Released(OfLease):
     """The call is closed."""
 
     m: Literal["released"] = "released"
-    id: Id
-    lease: Count
     interrupted: bool
 
 
-class Answering(Message):
+class Answering(OfLease):
     """LocalAI has begun to answer a call that carried a load."""
 
     m: Literal["answering"] = "answering"
-    id: Id
-    lease: Count
 
 
-class FailedTry(Message):
+class FailedTry(OfLease):
     """A try failed; answered by ``Judged``."""
 
     m: Literal["failed_try"] = "failed_try"
-    id: Id
-    lease: Count
     error: WireError
 
 
-class Completed(Message):
+class Completed(OfRequest):
     """The result is there; its call took ``service_s``."""
 
     m: Literal["completed"] = "completed"
-    id: Id
     service_s: Age
 
 
-class Failed(Message):
+class Failed(OfRequest):
     """The request has failed for good."""
 
     m: Literal["failed"] = "failed"
-    id: Id
 
 
-class Cancelled(Message):
+class Cancelled(OfRequest):
     """The request is cancelled."""
 
     m: Literal["cancelled"] = "cancelled"
-    id: Id
 
 
 class LoadDone(Message):
@@ -152,11 +144,10 @@ class Learned(Message):
     memory_limit: Count | None = None
 
 
-class Ask(Message):
+class Ask(OfRequest):
     """How does this request stand? Answered by ``Stands``."""
 
     m: Literal["ask"] = "ask"
-    id: Id
 
 
 class Look(Message):

@@ -43,7 +43,7 @@ class ClaimDesk(Protocol):
 
 
 class Claim:
-    """See ``Holder``. ``lease`` numbers its grants; ``number`` is ``None`` until it was told."""
+    """See ``Holder``. ``lease`` numbers its grants; ``owner`` is the name of its process."""
 
     def __init__(self, desk: ClaimDesk, owner: str, ticket: Ticket, *, own: bool) -> None:
         self.ticket = ticket

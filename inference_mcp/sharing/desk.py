@@ -31,7 +31,7 @@ from inference_mcp.sharing.claim import Claim
 from inference_mcp.sharing.loads import Loads
 from inference_mcp.sharing.post import Post, Recipient
 from inference_mcp.sharing.seat import Seat
-from inference_mcp.sharing.wire import MemberFault, Message, PastOf, WireError
+from inference_mcp.sharing.wire import MemberFault, Message, OfRequest, PastOf, WireError
 
 __all__ = ["GRACE_S", "Desk"]
 
@@ -267,20 +267,20 @@ class Desk:
                     self._tasks.start_soon(self._show, seat)
             case asked.Hello():
                 raise MemberFault("A sibling introduced itself twice.")
-            case _:
-                self._of_request(seat, message.id, message)  # type: ignore[union-attr]
+            case OfRequest():
+                self._of_request(seat, message)
 
-    def _of_request(self, seat: Seat, id_: str, message: asked.FromMember) -> None:
-        claim = seat.claims.get(id_)
+    def _of_request(self, seat: Seat, message: OfRequest) -> None:
+        claim = seat.claims.get(message.id)
         if isinstance(message, asked.Ask):
-            self.say(seat.name, views.stands(self.scheduler, id_))
+            self.say(seat.name, views.stands(self.scheduler, message.id))
         elif claim is not None:
             self._of_claim(claim, message)
             self._tidy(claim)
         elif isinstance(message, asked.FailedTry):
-            self.say(seat.name, told.Judged(id=id_, retried=False))
+            self.say(seat.name, told.Judged(id=message.id, retried=False))
 
-    def _of_claim(self, claim: Claim, message: asked.FromMember) -> None:
+    def _of_claim(self, claim: Claim, message: OfRequest) -> None:
         """A member speaks of a request of its own; a word about an earlier lease is void."""
         now, core, id_ = self.clock(), self.core, claim.ticket.id
         entry = core.entry(id_)

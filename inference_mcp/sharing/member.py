@@ -234,18 +234,18 @@ class Member:
 
     async def _load(self, model: str, timeout_s: float) -> None:
         """S11: a load that this process carries; closing any job does not close it."""
+        permitted = False
+        said: asked.LoadDone | asked.LoadFailed
         try:
             permitted = await self._control.load_model(model, timeout_s=timeout_s)
+            said = asked.LoadDone(model=model, permitted=permitted)
         except InferenceError as error:
-            del self._loads[model]
-            self.say(asked.LoadFailed(model=model, error=WireError.of(error)))
+            said = asked.LoadFailed(model=model, error=WireError.of(error))
         except Exception:  # whatever it was, nobody else would hear of it
-            del self._loads[model]
-            self.say(asked.LoadFailed(model=model, error=WireError.of(fault())))
-        else:
-            del self._loads[model]
-            if not self.say(asked.LoadDone(model=model, permitted=permitted)) and permitted:
-                self.learn([model], None)
+            said = asked.LoadFailed(model=model, error=WireError.of(fault()))
+        del self._loads[model]
+        if not self.say(said) and permitted:
+            self.learn([model], None)
 
     # --- how the queue stands -----------------------------------------------------------------
 

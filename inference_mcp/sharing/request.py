@@ -62,7 +62,7 @@ class MemberAdmission(Standing):
         self._lease = 0
         self._holds = False
         self._granted_at = 0.0
-        self._grant_told: told.Grant | None = None
+        self._overdue = False
         self._attempts = self._aborts = 0
         self._load_s: float | None = 0.0
         self._carries_load = False
@@ -144,7 +144,7 @@ class MemberAdmission(Standing):
                 for_s=max(0.0, now - self._granted_at),
                 carries_load=self._carries_load,
                 abandoned=self._final is not None,
-                overdue=self._grant_told is not None and self._grant_told.overdue,
+                overdue=self._overdue,
                 estimate_s=self.estimate_s(),
             )
         return PastOf(
@@ -226,7 +226,7 @@ class MemberAdmission(Standing):
                 asked.Released(id=self.ticket.id, lease=message.lease, interrupted=True)
             )
             return
-        self._grant_told = message
+        self._overdue = message.overdue
         self._lease, self._attempts, self._aborts = message.lease, message.attempt, message.aborts
         self._load_s, self._carries_load = message.load_s, message.carries_load
         self._granted_at = self._clock()

@@ -23,7 +23,7 @@ class Hearing(Protocol):
 
 
 class Seat:
-    """One process at the desk. ``deliver`` hands a message over and says whether it could."""
+    """One process at the desk. ``looks`` while a look at the queue is still to be answered."""
 
     def __init__(self, desk: Hearing, name: str, recipient: Recipient, *, own: bool) -> None:
         self.name = name

@@ -228,16 +228,13 @@ class SharedScheduler:
                 welcome = told.parse(await channel.receive())
                 if isinstance(welcome, told.Welcome) and welcome.version == VERSION:
                     self._member.hear(welcome)
-                    return channel
+                    taken, channel = channel, None
+                    return taken
         except (ChannelClosedError, NonsenseError, MemberFault, TimeoutError):
-            if channel is not None:
-                await channel.aclose()
             return None
-        except BaseException:
+        finally:
             if channel is not None:
                 await channel.aclose()
-            raise
-        await channel.aclose()
         if isinstance(welcome, told.Welcome):
             raise _OtherVersionError
         return None

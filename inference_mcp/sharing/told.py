@@ -19,6 +19,8 @@ from inference_mcp.sharing.wire import (
     MemberFault,
     Message,
     Name,
+    OfLease,
+    OfRequest,
     Seconds,
     WireError,
     read,
@@ -62,29 +64,25 @@ class Welcome(Message):
         return cls(version=VERSION, limits=limits_told(limits))
 
 
-class Admitted(Message):
+class Admitted(OfRequest):
     """The request is in the queue."""
 
     m: Literal["admitted"] = "admitted"
-    id: Id
     number: Count
     loading: bool = False
 
 
-class Refused(Message):
+class Refused(OfRequest):
     """The request is not taken in."""
 
     m: Literal["refused"] = "refused"
-    id: Id
     error: WireError
 
 
-class Grant(Message):
+class Grant(OfLease):
     """The request may make its call."""
 
     m: Literal["grant"] = "grant"
-    id: Id
-    lease: Count
     attempt: Count
     aborts: Count
     load_s: Age | None
@@ -92,45 +90,38 @@ class Grant(Message):
     overdue: bool
 
 
-class Stop(Message):
+class Stop(OfLease):
     """Close the call and report it released."""
 
     m: Literal["stop"] = "stop"
-    id: Id
-    lease: Count
 
 
-class Abandon(Message):
+class Abandon(OfLease):
     """Keep the call open for so long, though nobody wants its answer."""
 
     m: Literal["abandon"] = "abandon"
-    id: Id
-    lease: Count
     for_s: Age
 
 
-class Ended(Message):
+class Ended(OfRequest):
     """The queue has ended the request."""
 
     m: Literal["ended"] = "ended"
-    id: Id
     error: WireError
 
 
-class Judged(Message):
-    """Whether a failed try is followed by another, and when; or that of a load (``error``)."""
+class Judged(OfRequest):
+    """Whether a failed try is followed by another; or that of a load (``error``)."""
 
     m: Literal["judged"] = "judged"
-    id: Id
     retried: bool
     error: WireError | None = None
 
 
-class Changed(Message):
+class Changed(OfRequest):
     """How the request stands has changed."""
 
     m: Literal["changed"] = "changed"
-    id: Id
     loading: bool
 
 
@@ -179,11 +170,10 @@ class Table(Message):
         return self.model_copy(update={"leases": tuple(leases)})
 
 
-class Stands(Message):
+class Stands(OfRequest):
     """How a request stands; see ``Admission``."""
 
     m: Literal["stands"] = "stands"
-    id: Id
     state: State | None
     loading: bool
     abandoned: bool

@@ -38,6 +38,8 @@ __all__ = [
     "MemberFault",
     "Message",
     "Name",
+    "OfLease",
+    "OfRequest",
     "PastOf",
     "Seconds",
     "WireError",
@@ -116,6 +118,18 @@ def _cut(value: object) -> object:
     if isinstance(value, float):
         return min(1e9, value) if value >= 0 else None  # neither below nothing, nor no number
     return value[:2_000] if isinstance(value, str) else value
+
+
+class OfRequest(Message):
+    """About one request."""
+
+    id: Id
+
+
+class OfLease(OfRequest):
+    """About one of its leases: ``lease`` numbers the grants of a request."""
+
+    lease: Count
 
 
 class HeldLease(Message):

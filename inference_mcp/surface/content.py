@@ -20,7 +20,7 @@ from inference_mcp.job import Job, PictureResult, TextResult
 from inference_mcp.pictures.ids import uri_of
 from inference_mcp.pictures.preview import make_preview
 from inference_mcp.pictures.store import PictureStore, StoredPicture
-from inference_mcp.surface.progress import time_left, time_left_s
+from inference_mcp.surface.progress import rounded, time_left, time_left_s
 
 __all__ = [
     "MAX_RESULT_CHARS",
@@ -97,9 +97,9 @@ def job_meta(job: Job) -> dict[str, Any]:
         "state": job.state,
         "attempts": job.attempts,
         "preemptions": job.preemptions,
-        "queue_s": _rounded(job.queue_s),
-        "load_s": _rounded(job.load_s),
-        "processing_s": _rounded(job.processing_s),
+        "queue_s": rounded(job.queue_s),
+        "load_s": rounded(job.load_s),
+        "processing_s": rounded(job.processing_s),
         "usage": None
         if usage is None
         else {
@@ -226,7 +226,7 @@ def _unfinished(job: Job, now_s: float, wait_s: float) -> CallToolResult:
         blocks.append(TextContent(type="text", text=f"The text so far:\n{so_far}"))
     meta = job_meta(job) | {
         "position": job.admission.position() if job.admission else None,
-        "estimate_s": _rounded(time_left_s(job)),
+        "estimate_s": rounded(time_left_s(job)),
     }
     return CallToolResult(content=blocks, _meta={META_KEY: meta})
 
@@ -264,7 +264,3 @@ def _cut_to_fit(text: str, room_chars: int) -> str:
         else:
             high = middle - 1
     return text[:low]
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)

@@ -14,7 +14,7 @@ import anyio
 
 from inference_mcp.job import Job
 
-__all__ = ["EVERY_S", "MAX_LINE", "Report", "line", "time_left", "time_left_s", "wait"]
+__all__ = ["EVERY_S", "MAX_LINE", "Report", "line", "rounded", "time_left", "time_left_s", "wait"]
 
 EVERY_S = 5.0
 MAX_LINE = 120
@@ -66,3 +66,8 @@ def time_left_s(job: Job) -> float | None:
 def time_left(left_s: float | None) -> str:
     """That in words; empty where there is nothing to say."""
     return f"about {left_s:.0f} s left" if left_s is not None and left_s >= 1 else ""
+
+
+def rounded(seconds: float | None) -> float | None:
+    """To milliseconds, for programs."""
+    return None if seconds is None else round(seconds, 3)

@@ -16,7 +16,7 @@ from inference_mcp.job import Job
 from inference_mcp.requests import RequestType
 from inference_mcp.scheduling.lifecycle import TERMINAL, State
 from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSnapshot, Sharing
-from inference_mcp.surface.progress import time_left
+from inference_mcp.surface.progress import rounded, time_left
 
 __all__ = [
     "Before",
@@ -111,15 +111,15 @@ def _queued(request: QueuedRequest) -> dict[str, Any]:
         "priority": request.priority.value,
         "state": _state(request),
         "own": request.own,
-        "estimate_s": _rounded(request.estimate_s),
+        "estimate_s": rounded(request.estimate_s),
     }
     if request.position is not None:
         body |= {
             "position": request.position,
-            "waiting_s": _rounded(request.since_submission_s),
+            "waiting_s": rounded(request.since_submission_s),
         }
     else:
-        body |= {"running_s": _rounded(request.since_grant_s)}
+        body |= {"running_s": rounded(request.since_grant_s)}
     if request.lent:
         body["lent"] = True
     return body
@@ -296,7 +296,3 @@ def _trouble(model: ModelView) -> str:
         f"Nothing starts on {model.name}{for_s}: LocalAI asked to be left alone, or the "
         "model's process died."
     )
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)
