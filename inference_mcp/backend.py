@@ -22,6 +22,7 @@ __all__ = [
     "BackendHealth",
     "ImageOutcome",
     "InferenceBackend",
+    "LoadProgress",
     "ModelInfo",
     "TextOutcome",
     "TextProgress",
@@ -54,10 +55,14 @@ class TextOutcome:
 
 @dataclass(frozen=True, slots=True)
 class ImageOutcome:
-    """A picture's bytes as LocalAI sent them, base64 decoded, not yet looked into."""
+    """A picture's bytes as LocalAI sent them, base64 decoded, not yet looked into.
+
+    ``seed`` is the one that was sent, ``None`` where none was: then nobody knows it.
+    """
 
     data: bytes = field(repr=False)
     simulated: bool = False
+    seed: int | None = None
 
 
 AbilitySource: TypeAlias = Literal["localai", "settings", "assumed", "unknown"]
@@ -97,6 +102,19 @@ class BackendHealth:
     problem: str = ""
     next_step: str = ""
     simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """How far the backend is with loading a model.
+
+    ``stage`` is ``pending``, ``installing``, ``staging`` or ``loading``; ``percent`` and
+    ``left_s`` (seconds) are ``None`` where it does not tell.
+    """
+
+    stage: str
+    percent: float | None = None
+    left_s: float | None = None
 
 
 TextProgress: TypeAlias = Callable[[str], None]
@@ -152,12 +170,21 @@ class InferenceBackend(Protocol):
 
         Raises:
             BackendError: the load failed or took longer than ``timeout_s`` seconds;
-                ``retry_after_s`` is set where the backend is to be left alone for a while.
+                ``not_ready`` where it is to be asked again after a while, ``loading`` where
+                it goes on all the same.
         """
         ...
 
+    async def load_progress(self, model: str) -> LoadProgress | None:
+        """How far a load under way is; ``None`` where nobody tells. Never raises."""
+        ...
+
     async def unload_model(self, model: str) -> bool:
-        """Have a model dropped; ``False`` if that was refused or failed. Never raises."""
+        """Return ``True`` when a model is out of memory, ``False`` if this may not be asked for.
+
+        Raises:
+            BackendError: it is still there, or nobody can tell; ``not_ready`` where it works.
+        """
         ...
 
     async def memory_limit(self) -> int | None:

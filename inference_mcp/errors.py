@@ -132,7 +132,8 @@ class BackendError(InferenceError):
     seconds, where it told one. ``process_dead``: the model's backend process is gone, and
     LocalAI goes on sending requests to it (trap 13). ``answer_lost``: the connection broke
     after the request was sent, so LocalAI may compute on. ``not_ready``: the model is loading,
-    stopping or resting, so that waiting for it is no try.
+    stopping or resting, so that waiting for it is no try; ``loading`` is the first of these: it
+    is on its way into memory (trap 20).
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class BackendError(InferenceError):
         process_dead: bool = False,
         answer_lost: bool = False,
         not_ready: bool = False,
+        loading: bool = False,
         sample: str | None = None,
     ) -> None:
         super().__init__(what, next_step, sample=sample)
@@ -153,6 +155,7 @@ class BackendError(InferenceError):
         self.process_dead = process_dead
         self.answer_lost = answer_lost
         self.not_ready = not_ready
+        self.loading = loading
 
 
 class BackendUnreachableError(BackendError):

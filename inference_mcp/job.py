@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import anyio
 
-from inference_mcp.backend import TextOutcome
+from inference_mcp.backend import LoadProgress, TextOutcome
 from inference_mcp.errors import InferenceError, JobCancelledError
 from inference_mcp.pictures.store import StoredPicture
 from inference_mcp.requests import GenerationRequest, Priority, RequestType
@@ -79,6 +79,7 @@ class Job:
     started_at: float | None = None
     finished_at: float | None = None
     finished: datetime | None = None
+    load_progress: LoadProgress | None = None
     text_parts: list[str] = field(default_factory=list, repr=False)
     result: JobResult | None = field(default=None, repr=False)
     error: InferenceError | None = None
@@ -120,11 +121,6 @@ class Job:
         """Return when the job has its outcome."""
         while not self.done:
             await self.changed.wait()
-
-    async def refresh(self) -> None:
-        """Have how it stands told anew, where a sibling keeps the queue."""
-        if not self.done and self.admission is not None:
-            await self.admission.refresh()
 
     def notify(self) -> None:
         """Wake everyone who waits for a change."""

@@ -20,6 +20,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -158,6 +159,18 @@ class Jobs:
             job.admission.cancel_nowait()
             self._finish(job, error=cancelled())
 
+    async def refresh(self, job: Job) -> None:
+        """Have how a job stands told anew: by a sibling that keeps the queue, and by LocalAI,
+        where that loads its model (trap 20).
+        """  # noqa: D205  # one sentence
+        if job.done or job.admission is None:
+            return
+        await job.admission.refresh()
+        job.load_progress = None
+        if job.state == "loading":
+            with suppress(InferenceError):
+                job.load_progress = await (await self._backend()).load_progress(job.model)
+
     def all(self) -> tuple[Job, ...]:
         """Every job whose state or result can still be asked for, the oldest first."""
         self._drop_old()
@@ -252,6 +265,8 @@ class Jobs:
             outcome = await backend.generate_image(
                 request, timeout_s=self._timeout_s + CALL_BACKSTOP_S
             )
+        if isinstance(outcome, ImageOutcome):
+            job.seed = outcome.seed  # the one that was sent (trap 19)
         if not job.done:
             job.processing_s = self._clock() - lease.started_at
         return outcome
@@ -265,7 +280,7 @@ class Jobs:
                 await check_answer(outcome.text, request.response_schema)
             return TextResult(outcome)
         assert isinstance(request, ImageRequest)  # noqa: S101  # for the type checker alone
-        picture = await self._store.save(outcome.data, _facts_of(request))
+        picture = await self._store.save(outcome.data, _facts_of(request, outcome.seed))
         size_bytes = picture.size_bytes
         if picture.path is not None:
             picture = replace(picture, data=b"")
@@ -385,13 +400,13 @@ class _Watcher:
         self.jobs.ended(self.job, error)
 
 
-def _facts_of(request: ImageRequest) -> PictureFacts:
+def _facts_of(request: ImageRequest, seed: int | None) -> PictureFacts:
     return PictureFacts(
         kind=request.kind,
         model=request.model,
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
-        seed=request.seed,
+        seed=seed,
         steps=request.steps,
         width_px=request.width_px,
         height_px=request.height_px,

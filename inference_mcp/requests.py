@@ -123,7 +123,8 @@ class ImageRequest:
 
     Neither prompt holds a ``|``: LocalAI splits the prompt there, and what follows becomes
     the negative prompt. ``seed`` is 1–2147483647: a larger one wraps at LocalAI (trap 8)
-    and some backends ignore 0.
+    and some backends ignore 0. ``own_seed``: it was chosen here, so it may be left out where it
+    does harm (trap 19).
     """
 
     MAX_SEED: ClassVar[int] = 2**31 - 1
@@ -135,7 +136,8 @@ class ImageRequest:
     width_px: int
     height_px: int
     steps: int | None = None
-    seed: int
+    seed: int | None
+    own_seed: bool = False
     source: InputPicture | None = None
 
     @property

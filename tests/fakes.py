@@ -18,6 +18,7 @@ from PIL import Image
 from inference_mcp.backend import (
     BackendHealth,
     ImageOutcome,
+    LoadProgress,
     ModelInfo,
     TextOutcome,
     TextProgress,
@@ -85,6 +86,7 @@ class FakeBackend:
     finish_reason: str = "stop"
     usage: Usage | None = None
     picture: bytes | None = None
+    progress: LoadProgress | None = None
     simulated: bool = False
     models: tuple[ModelInfo, ...] = MODELS
     health: BackendHealth = field(
@@ -106,7 +108,7 @@ class FakeBackend:
         data = self.picture
         if data is None:
             data = png(request.width_px, request.height_px)
-        return ImageOutcome(data, self.simulated)
+        return ImageOutcome(data, self.simulated, request.seed)
 
     async def list_models(self, *, refresh: bool = False) -> tuple[ModelInfo, ...]:
         """Tell ``models``."""
@@ -135,6 +137,10 @@ class FakeBackend:
         if self.load_gate is not None:
             await self.load_gate.wait()
         return self.may_load
+
+    async def load_progress(self, model: str) -> LoadProgress | None:
+        """Tell ``progress``."""
+        return self.progress
 
     async def unload_model(self, model: str) -> bool:
         """Drop it at once, where it may be asked for."""

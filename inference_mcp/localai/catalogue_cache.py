@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from inference_mcp.errors import BackendError, ModelNotFoundError
+from inference_mcp.errors import BackendError, ModelNotFoundError, ModelUnsuitableError
 from inference_mcp.localai.catalogue import Catalogue
 from inference_mcp.requests import RequestType
 
@@ -32,7 +32,10 @@ class CatalogueCache:
         self._fetch = fetch
         self._clock = clock
         self._lock = anyio.Lock()
-        self._rounds = 0  # finished fetches: tells a waiter that one ended meanwhile
+        # Fetches are numbered: the newest that began, that ended, and the oldest that still counts.
+        self._begun = 0
+        self._ended = 0
+        self._wanted = 1
         self._last: Catalogue | BackendError | None = None
         self._last_at_s = 0.0
 
@@ -42,12 +45,12 @@ class CatalogueCache:
         Raises:
             BackendError: LocalAI could not be asked.
         """
-        if not refresh and isinstance(self._last, Catalogue) and self._age_s() < self.KEEP_S:
+        if not refresh and isinstance(self._last, Catalogue) and self._counts():
             return self._last
-        seen = self._rounds
+        wanted = max(self._wanted, 1 + (self._begun if refresh else self._ended))
         async with self._lock:
             # Who waited here while somebody else asked takes that answer, or that failure.
-            if self._rounds == seen:
+            if self._ended < wanted:
                 await self._ask()
         if isinstance(self._last, BackendError):
             raise self._last
@@ -55,7 +58,7 @@ class CatalogueCache:
         return self._last
 
     async def choose(self, kind: RequestType, name: str | None) -> str:
-        """``Catalogue.choose``, with one fresh look where a model is missing.
+        """``Catalogue.choose``, with one fresh look where a model is missing or unsuitable.
 
         Raises:
             ModelNotFoundError, ModelUnsuitableError: as ``Catalogue.choose``.
@@ -63,19 +66,28 @@ class CatalogueCache:
         """
         try:
             return (await self.get()).choose(kind, name)
-        except ModelNotFoundError:
+        except (ModelNotFoundError, ModelUnsuitableError):
             if self._age_s() < self.MISS_EVERY_S:
                 raise
         return (await self.get(refresh=True)).choose(kind, name)
+
+    def expire(self) -> None:
+        """Ask anew when the catalogue is wanted next; one that is on its way is too old already."""
+        self._wanted = self._begun + 1
+
+    def _counts(self) -> bool:
+        return self._ended >= self._wanted and self._age_s() < self.KEEP_S
 
     def _age_s(self) -> float:
         return self._clock() - self._last_at_s
 
     async def _ask(self) -> None:
+        self._begun += 1
+        number = self._begun
         try:
             self._last = await self._fetch()
         except BackendError as error:
             self._last = error
         # Not reached by a cancelled fetch: the next waiter then asks itself.
         self._last_at_s = self._clock()
-        self._rounds += 1
+        self._ended = number

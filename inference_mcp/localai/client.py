@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar, TypeVarTuple
+from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -22,17 +23,19 @@ import anyio.to_thread
 from inference_mcp.backend import (
     BackendHealth,
     ImageOutcome,
+    LoadProgress,
     ModelInfo,
     TextOutcome,
     TextProgress,
 )
-from inference_mcp.errors import BackendBusyError, InferenceError
+from inference_mcp.errors import BackendError, InferenceError
 from inference_mcp.localai import failures, health
 from inference_mcp.localai.answers import TextCollector, read_picture
 from inference_mcp.localai.catalogue import Catalogue, build_catalogue
 from inference_mcp.localai.catalogue_cache import CatalogueCache
 from inference_mcp.localai.failures import Answer
-from inference_mcp.localai.rules import Asked
+from inference_mcp.localai.revisions import Revisions
+from inference_mcp.localai.rules import Asked, StaleRevisionError
 from inference_mcp.localai.transport import Reply, Transport
 from inference_mcp.localai.wire import (
     EventDecoder,
@@ -40,10 +43,12 @@ from inference_mcp.localai.wire import (
     ModelLists,
     encode_chat,
     encode_image,
+    load_progress,
     parse_json,
     resident_limit,
+    runs_distributed,
 )
-from inference_mcp.requests import ChatRequest, ImageRequest, RequestType
+from inference_mcp.requests import ChatRequest, GenerationRequest, ImageRequest, RequestType
 
 __all__ = ["LocalAIClient"]
 
@@ -54,8 +59,7 @@ CHAT, IMAGES = "/v1/chat/completions", "/v1/images/generations"
 CAPABILITIES, MODELS = "/v1/models/capabilities", "/v1/models"
 ALIASES, DETAILS, SYSTEM = "/api/aliases", "/api/models/capabilities", "/system"
 LOAD, SHUTDOWN, SETTINGS = "/backend/load", "/backend/shutdown", "/api/settings"
-
-LOAD_POLL_S = 5.0  # how long to leave LocalAI alone with a load that somebody else began
+LOAD_STATUS, DISCOVERY = "/api/models/{}/load-status", "/.well-known/localai.json"
 
 UNKNOWN_ROUTE = (404, 405, 501)  # an older LocalAI, or one without its web UI
 NOT_FOR_US = (401, 403, *UNKNOWN_ROUTE)  # of what only an administrator's key may do
@@ -77,6 +81,8 @@ class LocalAIClient:
     EXTRA_TIMEOUT_S = 3.0  # lists that are worth having but not worth waiting for
     HEALTH_TIMEOUT_S = 5.0  # a host that asks how things are wants to know now
     UNLOAD_TIMEOUT_S = 35.0  # LocalAI waits 30 s for a model's work before it refuses
+    LOAD_POLL_S = 5.0  # between two looks at a load that goes on without us
+    QUIET_S = 15.0  # how long not to ask again where no load was known
     QUIET_END_S = 2.0  # usage and [DONE] follow the finish reason at once, or never
 
     MAX_ERROR_BYTES = 64_000
@@ -101,20 +107,37 @@ class LocalAIClient:
         self._http = Transport(base_url, authorization)
         self._defaults = dict(defaults)
         self._sets = dict(model_sets)
+        self._clock = clock
         self._cache = CatalogueCache(self._fetch_catalogue, clock)
+        self._revisions = Revisions(clock)
+        self._ever_used: set[str] = set()
+        self._quiet_until_s = -math.inf
 
     async def generate_text(
         self, request: ChatRequest, *, timeout_s: float, on_text: TextProgress | None = None
     ) -> TextOutcome:
         """Run a chat to its end; see ``backend.InferenceBackend``."""
+        self._revisions.check(request)
         with anyio.move_on_after(timeout_s):
-            return await self._chat(request, on_text)
+            try:
+                outcome = await self._chat(request, on_text)
+            except StaleRevisionError:
+                raise self._revisions.refused(request) from None
+            self._worked(request)
+            return outcome
         raise failures.deadline_exceeded(timeout_s)
 
     async def generate_image(self, request: ImageRequest, *, timeout_s: float) -> ImageOutcome:
         """Compute one picture; see ``backend.InferenceBackend``."""
+        request = self._revisions.fitted(request)
+        self._revisions.check(request)
         with anyio.move_on_after(timeout_s):
-            return await self._picture(request)
+            try:
+                outcome = await self._picture(request)
+            except StaleRevisionError:
+                raise self._revisions.refused(request) from None
+            self._worked(request)
+            return replace(outcome, seed=request.seed)
         raise failures.deadline_exceeded(timeout_s)
 
     async def list_models(self, *, refresh: bool = False) -> tuple[ModelInfo, ...]:
@@ -146,27 +169,48 @@ class LocalAIClient:
 
         Trap 14: the answer to a failed load has an envelope of its own, and a dead process
         counts as loaded. The model's id must be exact, for any other becomes a phantom.
+        Trap 20: distributed, a load goes on after the answer; then this waits on.
         """
+        goes_on: InferenceError | None = None
         with anyio.move_on_after(timeout_s):
-            try:
-                return await self._control(LOAD, model)
-            except BackendBusyError as error:  # loading elsewhere, or resting after a failure
-                if error.retry_after_s is None:
-                    error.retry_after_s = LOAD_POLL_S
-                raise
-        raise failures.load_timed_out(timeout_s)
+            while True:
+                try:
+                    permitted = await self._control(LOAD, model)
+                except BackendError as error:
+                    if not error.loading:
+                        raise
+                    goes_on = error
+                else:
+                    if permitted:
+                        self._used(model)
+                    return permitted
+                await self._wait_while_loading(model)
+        raise goes_on or failures.load_timed_out(timeout_s)
+
+    async def load_progress(self, model: str) -> LoadProgress | None:
+        """How far a load is; see ``backend.InferenceBackend``.
+
+        LocalAI answers 404 where it knows of no load, which outside its distributed mode is
+        always: then it is not asked again for a while.
+        """
+        if self._clock() < self._quiet_until_s:
+            return None
+        found = None
+        with suppress(InferenceError, ValueError), anyio.move_on_after(self.EXTRA_TIMEOUT_S):
+            answer = await self._get(LOAD_STATUS.format(quote(model, safe="")))
+            found = load_progress(parse_json(answer.body)) if answer.status == 200 else None
+        if found is None:
+            self._quiet_until_s = self._clock() + self.QUIET_S
+        return found
 
     async def unload_model(self, model: str) -> bool:
         """Have a model dropped; see ``backend.InferenceBackend``.
 
         LocalAI waits up to 30 s for work under way; a model that is not there is a 404.
         """
-        try:
-            with anyio.move_on_after(self.UNLOAD_TIMEOUT_S):
-                return await self._control(SHUTDOWN, model)
-        except InferenceError:
-            return False
-        return False
+        with anyio.move_on_after(self.UNLOAD_TIMEOUT_S):
+            return await self._control(SHUTDOWN, model, done=(200, 404))
+        raise failures.no_answer(self._http.url, self.UNLOAD_TIMEOUT_S)
 
     async def memory_limit(self) -> int | None:
         """How many models LocalAI keeps in memory; see ``backend.InferenceBackend``.
@@ -190,14 +234,32 @@ class LocalAIClient:
         """Close all connections."""
         await self._http.aclose()
 
-    async def _control(self, path: str, model: str) -> bool:
+    async def _control(self, path: str, model: str, done: tuple[int, ...] = (200,)) -> bool:
         body = json.dumps({"model": model}).encode()
         async with self._http.sent("POST", path, body, Asked(model)) as reply:
-            if reply.status == 200:
+            if reply.status in done:
                 return True
             if reply.status in NOT_FOR_US:
                 return False
             raise await self._refusal(reply, Asked(model))
+
+    async def _wait_while_loading(self, model: str) -> None:
+        """Return when LocalAI's load has ended, or nobody can tell how it stands."""
+        while True:
+            await anyio.sleep(self.LOAD_POLL_S)
+            self._quiet_until_s = -math.inf  # that there is a load is known
+            if await self.load_progress(model) is None:
+                return
+
+    def _worked(self, request: GenerationRequest) -> None:
+        self._revisions.worked(request)
+        self._used(request.model)
+
+    def _used(self, model: str) -> None:
+        """After a model's first load LocalAI may know more of it: whether it sees, say."""
+        if model not in self._ever_used:
+            self._ever_used.add(model)
+            self._cache.expire()
 
     # Generation -------------------------------------------------------------------------
 
@@ -283,10 +345,15 @@ class LocalAIClient:
             except (InferenceError, ValueError):
                 return
 
+        wanted = [ALIASES, DETAILS, SYSTEM]
+        if self._revisions.distributed is None:
+            wanted.append(DISCOVERY)
         with anyio.move_on_after(self.EXTRA_TIMEOUT_S):
             async with anyio.create_task_group() as extras:
-                for path in (ALIASES, DETAILS, SYSTEM):
+                for path in wanted:
                     extras.start_soon(fetch_extra, path)
+        if DISCOVERY in extra and self._revisions.distributed is None:
+            self._revisions.distributed = runs_distributed(extra[DISCOVERY])
         lists = ModelLists(
             capabilities=listing,
             aliases=extra.get(ALIASES),

@@ -30,9 +30,13 @@ from inference_mcp.errors import (
     ModelUnsuitableError,
 )
 
-__all__ = ["Asked", "Report", "judge", "shown"]
+__all__ = ["Asked", "Report", "StaleRevisionError", "judge", "shown"]
 
 _TRY_LATER = "Try again in a moment."
+
+
+class StaleRevisionError(BackendFailedError):
+    """LocalAI's distributed mode refused a request's parameters (trap 19)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ def _raiser(
     process_dead: bool = False,
     answer_lost: bool = False,
     not_ready: bool = False,
+    loading: bool = False,
 ) -> _Maker:
     def make(report: Report, _: Asked) -> InferenceError:
         return kind(
@@ -108,6 +113,7 @@ def _raiser(
             process_dead=process_dead,
             answer_lost=answer_lost,
             not_ready=not_ready,
+            loading=loading,
         )
 
     return make
@@ -217,17 +223,23 @@ _busy = _raiser(
 )
 _loading = _raiser(
     BackendBusyError,
-    "LocalAI is loading, stopping or resting the model after a failed load.",
+    "LocalAI is still loading the model.",
+    _TRY_LATER,
+    transient=True,
+    not_ready=True,
+    loading=True,
+)
+_resting = _raiser(
+    BackendBusyError,
+    "LocalAI is stopping the model, or lets it rest after a failed load.",
     _TRY_LATER,
     transient=True,
     not_ready=True,
 )
 _stale = _raiser(
-    BackendFailedError,
-    "LocalAI, which runs distributed, refused parameters that differ from the first request "
-    "that it ever got for this model, and unloads the model.",
-    "Leave out optional parameters (temperature, top_p, max_tokens, seed, stop, "
-    "response_schema); the operator can restart LocalAI to lift this.",
+    StaleRevisionError,
+    "LocalAI runs distributed and refused the request's parameters.",
+    "Leave out optional parameters.",
 )
 _memory = _raiser(
     BackendFailedError,
@@ -251,6 +263,14 @@ _node_lost = _raiser(
     "The machine of LocalAI's that had the model cannot be reached.",
     "Try again in a minute; if it happens again, look at LocalAI's log.",
     transient=True,
+    not_ready=True,
+)
+_no_node = _raiser(
+    BackendBusyError,
+    "None of LocalAI's machines has room for the model now.",
+    "Try again later; if it happens again, look whether its workers run.",
+    transient=True,
+    not_ready=True,
 )
 _mismatch = _raiser(
     BackendFailedError,
@@ -293,11 +313,12 @@ _RULES: tuple[_Rule, ...] = (
     (_says(r"stale model config revision"), _stale),  # trap 19
     (_says_of_picture(r"code = invalidargument"), _undecodable),
     (_says(r"invalid value for 'size'"), _bad_size),  # trap 8
-    (_says(r"in cooldown|model_loading|is still loading|is stopping|is still busy"), _loading),
-    (_says(r"is (loading|staging|installing|pending) on node"), _loading),  # trap 20
+    (_says(r"in cooldown|is stopping|is still busy"), _resting),
+    (_says(r"model_loading|is still loading"), _loading),
+    (_says(r"\bmodel .{1,256} is (loading|staging|installing|pending)\b"), _loading),  # trap 20
     (_says(r"admission_rejected|max_concurrent|capacity reached"), _busy),  # trap 17
     (_says(r"no responders available"), _node_lost),  # trap 21
-    (_says(r"all models busy|no healthy nodes"), _busy),
+    (_says(r"all models busy|no healthy nodes"), _no_node),
     (_says(r"out of memory|bad_alloc|cannot allocate memory|failed to allocate"), _memory),
     (_says(r"all backends returned error"), _load_failed),  # trap 2: each tried in turn
     (_says(r"code = (unavailable|canceled|aborted)"), _gone),  # trap 13

@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
+from inference_mcp.backend import LoadProgress
 from inference_mcp.errors import InvalidInputError
 from inference_mcp.requests import ChatRequest, ImageRequest, InputPicture
 
@@ -28,8 +29,10 @@ __all__ = [
     "PictureAnswer",
     "encode_chat",
     "encode_image",
+    "load_progress",
     "parse_json",
     "resident_limit",
+    "runs_distributed",
 ]
 
 
@@ -105,9 +108,10 @@ def encode_image(request: ImageRequest) -> bytes:
         "model": request.model,
         "prompt": f"{request.prompt}|{negative}" if negative else request.prompt,
         "size": f"{request.width_px}x{request.height_px}",  # trap 8: lower case, or 512x512
-        "seed": request.seed,
         "response_format": "b64_json",
     }
+    if request.seed is not None:
+        body["seed"] = request.seed
     if request.steps is not None:
         body["step"] = request.steps
     if request.source is not None:
@@ -256,3 +260,32 @@ def resident_limit(settings: object) -> int | None:
         return 1
     limit = settings.get("max_active_backends")
     return limit if type(limit) is int and limit >= 0 else None
+
+
+_STAGES = ("pending", "installing", "staging", "loading")
+
+
+def load_progress(told: object) -> LoadProgress | None:
+    """How far a load is, from ``/api/models/{id}/load-status`` (trap 20); ``None`` if none runs."""
+    if not isinstance(told, dict) or told.get("state") not in _STAGES:
+        return None
+    percent, left_s = _number(told.get("progress")), _number(told.get("eta_seconds"))
+    return LoadProgress(
+        told["state"],
+        percent if percent is not None and 0 < percent <= 100 else None,
+        left_s if left_s is not None and 0 < left_s < 1e6 else None,
+    )
+
+
+def _number(found: object) -> float | None:
+    return float(found) if isinstance(found, int | float) else None
+
+
+def runs_distributed(told: object) -> bool:
+    """Whether LocalAI's public description of itself names the logs of its machines.
+
+    Only its distributed mode lists that address; nothing else there tells.
+    """
+    groups = told.get("endpoint_groups") if isinstance(told, dict) else None
+    monitoring = groups.get("monitoring") if isinstance(groups, dict) else None
+    return isinstance(monitoring, dict) and "node_backend_logs" in monitoring

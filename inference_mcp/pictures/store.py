@@ -60,7 +60,7 @@ class PictureFacts:
     model: str
     prompt: str = field(repr=False)
     negative_prompt: str | None = field(default=None, repr=False)
-    seed: int
+    seed: int | None
     steps: int | None = None
     width_px: int
     height_px: int

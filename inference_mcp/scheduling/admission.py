@@ -57,6 +57,7 @@ def failure_of(error: InferenceError) -> Failure:
         process_dead=error.process_dead,
         answer_lost=error.answer_lost,
         not_ready=error.not_ready,
+        loading=error.loading,
         backend_gone=isinstance(error, BackendUnreachableError),
     )
 

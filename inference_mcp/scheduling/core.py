@@ -149,6 +149,7 @@ class Core(Memory):
             step(self.counts, entry, Event.BACK_OFF)
         held_until = self._hold(entry, now) if lost else now
         heir = None if lost else self._end_lease(entry, now)
+        self._model(entry).loads_on = failure.loading
         if retried:
             self._returned(entry)
             entry.awaits_repair = failure.process_dead
@@ -183,17 +184,23 @@ class Core(Memory):
     # --- a model's events ---------------------------------------------------------------
 
     def load_failed(
-        self, name: str, failure: Failure, jitter: float, now: float
+        self, name: str, failure: Failure, jitter: float, now: float, *, kept: str | None = None
     ) -> tuple[str | None, bool, list[Action]]:
-        """A load failed: the id of the request whose try that was, and whether it retries."""
+        """A load failed: the id of the request whose try that was, and whether it retries.
+
+        ``kept`` is a model that LocalAI would not drop for it (S10).
+        """
         model = self.world.models[name]
+        if kept is not None and self.world.models[kept].phase is Phase.ABSENT:
+            self.world.set_phase(self.world.models[kept], Phase.RESIDENT)
         cause = self.world.entries.get(model.loaded_for or "")
         self.world.set_phase(model, Phase.ABSENT)
         if failure.backend_gone:
             self._forget_memory(None)
-        if failure.transient and failure.retry_after_s:
+        if failure.not_ready or (failure.transient and failure.retry_after_s):
             # Resting, or loading elsewhere: a wait, not a try (S14).
-            self._block(model, now + failure.retry_after_s)
+            model.loads_on = failure.loading
+            self._block(model, now + (failure.retry_after_s or NOT_READY_S))
             return None, False, self._decide(now)
         if cause is None or cause.state is not State.QUEUED:
             self._block(model, now + backoff_s(1, 1.0))
@@ -330,6 +337,9 @@ class Core(Memory):
         if failure.backend_gone:
             self._forget_memory(None if lost else model)
         if failure.not_ready:
+            alone = model.leases <= entry.leased and not model.healing
+            if failure.loading and model.phase is Phase.RESIDENT and alone:
+                self.world.set_phase(model, Phase.ABSENT)  # LocalAI dropped it unasked (trap 20)
             self._block(model, now + (failure.retry_after_s or NOT_READY_S))
             model.circuit.gave_up(entry.id)
             return []

@@ -79,6 +79,14 @@ class Estimates:
         like = self._times.get((ticket.kind, ticket.model, None))
         return like.median() if like is not None else None
 
+    def services_s(self, model: str) -> dict[RequestType, float]:
+        """The estimated service time of each type that was measured on this model, in seconds."""
+        return {
+            kind: self._times[kind, model, None].median()
+            for kind in RequestType
+            if (kind, model, None) in self._times
+        }
+
     def measured(self, ticket: Ticket) -> int:
         """How many service times (at most ``WINDOW``) are known of its type on its model."""
         like = self._times.get((ticket.kind, ticket.model, None))

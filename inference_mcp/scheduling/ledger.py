@@ -89,9 +89,12 @@ class Ledger:
     def is_loading(self, id_: str) -> bool:
         """Whether the request waits for its model to load, or carries that load."""
         entry = self.world.entries.get(id_)
-        if entry is None or not (entry.state is State.QUEUED or entry.carries_load):
+        if entry is None or not (_waits(entry) or entry.carries_load):
             return False
-        return self._model(entry).phase is Phase.LOADING
+        model = self._model(entry)
+        if model.phase is Phase.LOADING:
+            return entry.state is not State.RETRYING
+        return model.loads_on
 
     def time_left_s(self, id_: str, now: float) -> float | None:
         """About how long until a request's result; ``None`` until its like was measured.

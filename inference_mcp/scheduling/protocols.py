@@ -6,9 +6,9 @@ only what stands here. Times are seconds of the event loop's clock.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
 from inference_mcp.errors import InferenceError
@@ -80,7 +80,8 @@ class ModelView:
     """A model as the queue sees it; ``phase`` is ``absent``, ``loading`` or ``resident``.
 
     ``circuit`` is ``closed``, ``open`` or ``half-open``; ``blocked_for_s`` is ``None`` while
-    something may start on it. ``load_s`` is about how long it takes to load.
+    something may start on it. ``load_s`` is about how long it takes to load, ``service_s`` how
+    long a request of each type takes that was measured; seconds.
     """
 
     name: str
@@ -90,6 +91,7 @@ class ModelView:
     circuit: str
     blocked_for_s: float | None
     load_s: float | None
+    service_s: Mapping[RequestType, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

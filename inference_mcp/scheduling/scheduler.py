@@ -85,7 +85,11 @@ class ModelControl(Protocol):
         ...
 
     async def unload_model(self, model: str) -> bool:
-        """Have the model dropped; ``False`` if that was refused or failed. Never raises."""
+        """Return ``True`` when the model is dropped, ``False`` if this may not be asked for.
+
+        Raises:
+            BackendError: it is still there, or nobody can tell.
+        """
         ...
 
 
@@ -245,8 +249,8 @@ class LocalScheduler:
     async def _load(self, load: Load, *, measured: bool = True) -> None:
         """S11: a load belongs to the scheduler; what it evicts is told first (S10)."""
         self.notify_model(load.model)
-        if load.evict is not None:
-            await self._control.unload_model(load.evict)
+        if load.evict is not None and not await self._evicted(load.model, load.evict):
+            return
         began = self.clock()
         try:
             timeout_s = self.core.limits.load_timeout_s
@@ -267,9 +271,21 @@ class LocalScheduler:
             self.perform(self.core.load_refused(load.model, now))
         self.notify_model(load.model)
 
-    def _load_failed(self, model: str, error: InferenceError) -> None:
+    async def _evicted(self, model: str, victim: str) -> bool:
+        """Whether the load may go on: never beside a model that LocalAI keeps (trap 15)."""
+        try:
+            await self._control.unload_model(victim)
+        except InferenceError as error:
+            self._load_failed(model, error, kept=victim)
+            return False
+        except Exception:
+            self._load_failed(model, fault(), kept=victim)
+            return False
+        return True
+
+    def _load_failed(self, model: str, error: InferenceError, kept: str | None = None) -> None:
         cause, retried, actions = self.core.load_failed(
-            model, failure_of(error), self.jitter(), self.clock()
+            model, failure_of(error), self.jitter(), self.clock(), kept=kept
         )
         if cause is not None:
             self._holders[cause].load_failed(error, retried=retried)
@@ -280,7 +296,7 @@ class LocalScheduler:
         """S15: one shutdown for a dead process, so that the next request starts a fresh one."""
         try:
             cleared = await self._control.unload_model(model)
-        except Exception:
+        except Exception:  # S15: whatever it was, the dead process is still there
             cleared = False
         self.perform(self.core.healed(model, cleared, self.clock()))
 
@@ -320,4 +336,5 @@ def _model_view(core: Core, model: Model, now: float) -> ModelView:
         circuit=model.circuit.state(now),
         blocked_for_s=max(0.0, until - now) if model.blocked(now) else None,
         load_s=core.estimates.load_s(model.name),
+        service_s=core.estimates.services_s(model.name),
     )

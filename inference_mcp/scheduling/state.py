@@ -94,8 +94,8 @@ class Failure:
 
     ``process_dead``: the model's backend process is gone (trap 13). ``answer_lost``: LocalAI
     may compute on though no answer will come. ``not_ready``: the model loads or rests, and waiting
-    for that is no try. ``backend_gone``: LocalAI cannot be reached, so what it holds in memory
-    is not known any more.
+    for that is no try; ``loading``: it loads. ``backend_gone``: LocalAI cannot be reached, so what
+    it holds in memory is not known any more.
     """
 
     transient: bool
@@ -103,6 +103,7 @@ class Failure:
     process_dead: bool = False
     answer_lost: bool = False
     not_ready: bool = False
+    loading: bool = False
     backend_gone: bool = False
 
 
@@ -267,6 +268,7 @@ class Model:
     are its live requests (waiting, in back-off, or running at LocalAI). ``loaded_for`` is the
     request that its load was begun for, until that has had its chance (S9); ``first`` one that
     goes before all others once it is loaded (S10). ``load_lent``: its load has lent its place (S6).
+    ``loads_on``: LocalAI said last that it loads it, whoever asked for that (trap 20).
     """
 
     name: str
@@ -283,6 +285,7 @@ class Model:
     last_used: float = 0.0
     load_began: float = 0.0
     load_lent: bool = False
+    loads_on: bool = False
     loaded_for: str | None = None
     first: str | None = None
     healing: bool = False

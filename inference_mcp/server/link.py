@@ -76,10 +76,7 @@ class Link:
 
     async def unload_model(self, model: str) -> bool:
         """See ``scheduling.scheduler.ModelControl``."""
-        try:
-            return await (await self()).unload_model(model)
-        except InferenceError:
-            return False
+        return await (await self()).unload_model(model)
 
     async def aclose(self) -> None:
         """Close the client, if there is one."""

@@ -210,6 +210,7 @@ class SeenModel(Message):
     circuit: Id
     blocked_for_s: Age | None
     load_s: Age | None
+    service_s: dict[RequestType, Age] = Field(default_factory=dict)
 
 
 class Snapshot(Message):

@@ -108,7 +108,7 @@ def snapshot(scheduler: LocalScheduler, arbiter: str, processes: int) -> told.Sn
         waiting_total=len(seen.waiting),
         models=_cut(
             [told.SeenModel.model_validate(_fields(m)) for m in seen.models[:MAX_SHOWN]],
-            lambda model: 200 + 2 * len(model.name.encode()),
+            lambda model: 350 + 2 * len(model.name.encode()),
             SHOWN_BYTES // 2,
         ),
         counts=asdict(seen.counts),

@@ -80,6 +80,7 @@ class WireError(Message):
     process_dead: bool = False
     answer_lost: bool = False
     not_ready: bool = False
+    loading: bool = False
     depth: Count = 0
     wait_s: Age | None = None
 
@@ -102,7 +103,7 @@ class WireError(Message):
         return backend(self.what, self.next_step, **facts)
 
 
-_BACKEND = ("transient", "retry_after_s", "process_dead", "answer_lost", "not_ready")
+_BACKEND = ("transient", "retry_after_s", "process_dead", "answer_lost", "not_ready", "loading")
 _QUEUE = ("depth", "wait_s")
 _PLAIN: dict[str, type[InferenceError]] = {
     kind.code: kind for kind in (DeadlineExceededError, JobCancelledError, ShuttingDownError)

@@ -62,6 +62,7 @@ async def txt2img(arguments: Txt2Img, backend: InferenceBackend) -> ImageRequest
         height_px=arguments.height or DEFAULT_SIDE_PX,
         steps=arguments.steps,
         seed=_seed(arguments.seed),
+        own_seed=arguments.seed is None,
     )
 
 
@@ -80,6 +81,7 @@ async def img2img(
         height_px=arguments.height or height,
         steps=arguments.steps,
         seed=_seed(arguments.seed),
+        own_seed=arguments.seed is None,
         source=source,
     )
 

@@ -20,7 +20,7 @@ from inference_mcp.job import Job, PictureResult, TextResult
 from inference_mcp.pictures.ids import uri_of
 from inference_mcp.pictures.preview import make_preview
 from inference_mcp.pictures.store import PictureStore, StoredPicture
-from inference_mcp.surface.progress import rounded, time_left, time_left_s
+from inference_mcp.surface.progress import loaded_so_far, rounded, time_left, time_left_s
 
 __all__ = [
     "MAX_RESULT_CHARS",
@@ -190,10 +190,11 @@ async def _picture_blocks(
 def _picture_facts(job: Job, picture: StoredPicture) -> list[str]:
     where = f"path: {picture.path}" if picture.path else "path: none, the picture is below"
     seconds = (job.load_s or 0.0) + (job.processing_s or 0.0)
+    seed = "not known" if job.seed is None else job.seed
     return [
         where,
         f"id: {picture.id}",
-        f"size: {picture.width_px}x{picture.height_px} pixels, seed: {job.seed}, "
+        f"size: {picture.width_px}x{picture.height_px} pixels, seed: {seed}, "
         f"model: {job.model}, {seconds:.1f} seconds",
     ]
 
@@ -232,7 +233,7 @@ def _unfinished(job: Job, now_s: float, wait_s: float) -> CallToolResult:
 
 
 def _standing(job: Job, now_s: float) -> str:
-    words = [job.state]
+    words = [job.state, *loaded_so_far(job)]
     position = job.admission.position() if job.admission else None
     if position is not None:
         words.append(f"at position {position}")

@@ -98,7 +98,8 @@ _SPECS = (
     _Spec(
         "list_models",
         "List models",
-        "The models that LocalAI offers, what each can do, how that is known, and the defaults. "
+        "The models that LocalAI offers: what each can do, how that is known, whether it is "
+        "loaded, its circuit, its measured times; and the defaults. "
         "A job that names an alias runs on its target and reports that.",
         args.ListModels,
         output=_fields(

@@ -13,8 +13,19 @@ from typing import TypeAlias
 import anyio
 
 from inference_mcp.job import Job
+from inference_mcp.jobs import Jobs
 
-__all__ = ["EVERY_S", "MAX_LINE", "Report", "line", "rounded", "time_left", "time_left_s", "wait"]
+__all__ = [
+    "EVERY_S",
+    "MAX_LINE",
+    "Report",
+    "line",
+    "loaded_so_far",
+    "rounded",
+    "time_left",
+    "time_left_s",
+    "wait",
+]
 
 EVERY_S = 5.0
 MAX_LINE = 120
@@ -23,15 +34,15 @@ Report: TypeAlias = Callable[[float, str], Awaitable[None]]
 """Send one line: the rising number, the text."""
 
 
-async def wait(job: Job, wait_s: float, report: Report, clock: Callable[[], float]) -> None:
+async def wait(job: Job, wait_s: float, report: Report, jobs: Jobs) -> None:
     """Return when the job is done, or after ``wait_s`` seconds."""
     number = 0.0
     with anyio.move_on_after(wait_s):
         while not job.done:
             changed = job.changed
             number += 1
-            await job.refresh()
-            await report(number, line(job, clock()))
+            await jobs.refresh(job)
+            await report(number, line(job, jobs.now_s()))
             with anyio.move_on_after(EVERY_S):
                 await changed.wait()
 
@@ -40,7 +51,7 @@ def line(job: Job, now_s: float) -> str:
     """What there is to say about a job that is not done; nothing of time until it was measured."""
     admission = job.admission
     position = admission.position() if admission else None
-    words = [job.state]
+    words = [job.state, *loaded_so_far(job)]
     if position is not None:
         if job.preemptions:
             words.append("interrupted for a better request")
@@ -51,6 +62,19 @@ def line(job: Job, now_s: float) -> str:
         words.append(left)
     words.append(f"{now_s - job.submitted_at:.0f} s")
     return ", ".join(words)[:MAX_LINE]
+
+
+def loaded_so_far(job: Job) -> list[str]:
+    """What LocalAI tells of the load that the job waits for (trap 20)."""
+    progress = job.load_progress
+    if progress is None or job.state != "loading":
+        return []
+    words = [progress.stage] if progress.stage != "loading" else []
+    if progress.percent is not None:
+        words.append(f"{progress.percent:.0f} % done")
+    if left := time_left(progress.left_s):
+        words.append(left)
+    return words
 
 
 def time_left_s(job: Job) -> float | None:

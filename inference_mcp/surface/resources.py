@@ -26,7 +26,6 @@ from mcp_types import (
 from inference_mcp.errors import InferenceError
 from inference_mcp.pictures.ids import id_of
 from inference_mcp.pictures.store import PictureStore
-from inference_mcp.surface import status
 from inference_mcp.surface.tools import Tools
 
 __all__ = ["Resources", "UnknownResourceError"]
@@ -159,4 +158,4 @@ class Resources:
             case "errors":
                 return self._tools.errors_body(100)
         found = await (await self._tools.backend()).list_models()
-        return status.models(found, None, self._tools.now())
+        return await self._tools.models_body(found, None)

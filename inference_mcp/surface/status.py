@@ -148,12 +148,23 @@ def _recent(job: Job) -> dict[str, Any]:
     }
 
 
-def models(found: Sequence[ModelInfo], kind: RequestType | None, now: datetime) -> dict[str, Any]:
-    """``list_models``: what each can do, how that is known, and which are the defaults."""
+def models(
+    found: Sequence[ModelInfo],
+    queue: Sequence[ModelView],
+    kind: RequestType | None,
+    now: datetime,
+) -> dict[str, Any]:
+    """``list_models``: what each can do, how that is known, which are the defaults, and what
+    the queue has seen of it.
+    """  # noqa: D205  # one sentence
+    seen = {view.name: view for view in queue}
     shown = [model for model in found if kind is None or kind in model.abilities]
     unknown = [model for model in found if kind is not None and not model.abilities]
     return {
-        "models": [_model(model) for model in (*shown, *unknown)[:MAX_MODELS]],
+        "models": [
+            _model(model, seen.get(model.alias_of or model.id))
+            for model in (*shown, *unknown)[:MAX_MODELS]
+        ],
         "models_total": len(shown) + len(unknown),
         "defaults": {
             each.value: next((m.id for m in found if each in m.default_for), None)
@@ -164,13 +175,18 @@ def models(found: Sequence[ModelInfo], kind: RequestType | None, now: datetime) 
     }
 
 
-def _model(model: ModelInfo) -> dict[str, Any]:
+def _model(model: ModelInfo, seen: ModelView | None) -> dict[str, Any]:
     body: dict[str, Any] = {
         "id": model.id,
         "abilities": {kind.value: source for kind, source in sorted(model.abilities.items())},
         "default_for": [kind.value for kind in model.default_for],
         "loaded": model.loaded,
+        "circuit": seen.circuit if seen else "closed",
     }
+    if seen is not None and seen.load_s is not None:
+        body["load_s"] = rounded(seen.load_s)
+    if seen is not None and seen.service_s:
+        body["processing_s"] = {kind.value: rounded(s) for kind, s in seen.service_s.items()}
     if model.alias_of is not None:
         body["alias_of"] = model.alias_of
     if not model.abilities:

@@ -10,7 +10,7 @@ whether it cancels the job that the call submitted is for ``cancels`` to say (S1
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -26,7 +26,7 @@ from inference_mcp.jobs import Jobs
 from inference_mcp.observe import Metrics
 from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore
-from inference_mcp.requests import GenerationRequest
+from inference_mcp.requests import GenerationRequest, RequestType
 from inference_mcp.scheduling.protocols import Scheduler
 from inference_mcp.surface import arguments as args
 from inference_mcp.surface import calls, status
@@ -145,7 +145,7 @@ class Tools:
         job = await self.jobs.submit(request, given.priority)
         caller.submitted(job)
         left_s = max(0.0, until - anyio.current_time())
-        await wait(job, left_s, caller.report, self.jobs.now_s)
+        await wait(job, left_s, caller.report, self.jobs)
         return await self._answer(job)
 
     # --- jobs ---------------------------------------------------------------------------
@@ -153,18 +153,18 @@ class Tools:
     async def _get_job(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.GetJob, raw)
         job = self.jobs.get(given.job_id)
-        await wait(job, self._bounded(given.wait_seconds), caller.report, self.jobs.now_s)
+        await wait(job, self._bounded(given.wait_seconds), caller.report, self.jobs)
         return await self._answer(job)
 
     async def _cancel_job(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         job = self.jobs.get(args.parse(args.CancelJob, raw).job_id)
-        await job.refresh()
+        await self.jobs.refresh(job)
         before = status.before_cancel(job)
         self.jobs.cancel(job)
         return status_result(status.cancelled(job, before, self.jobs.now_s()))
 
     async def _answer(self, job: Job) -> CallToolResult:
-        await job.refresh()
+        await self.jobs.refresh(job)
         return await job_result(
             job, self.store, preview=self.preview, now_s=self.jobs.now_s(), wait_s=self.wait_s
         )
@@ -178,7 +178,7 @@ class Tools:
     async def _list_models(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.ListModels, raw)
         found = await _in_time(self.wait_s, self._list)
-        return status_result(status.models(found, given.type, self.now()))
+        return status_result(await self.models_body(found, given.type))
 
     async def _get_queue_status(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         args.parse(args.NoArguments, raw)
@@ -213,6 +213,13 @@ class Tools:
         """The body of ``get_queue_status``."""
         snapshot = await self.scheduler.look()
         return status.queue(snapshot, self.jobs.all(), self.now())
+
+    async def models_body(
+        self, found: Sequence[ModelInfo], kind: RequestType | None
+    ) -> dict[str, Any]:
+        """The body of ``list_models``."""
+        seen = (await self.scheduler.look()).models
+        return status.models(found, seen, kind, self.now())
 
     def metrics_body(self, window_s: float | None = None) -> dict[str, Any]:
         """The body of ``get_request_metrics``."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from inference_mcp.backend import ModelInfo
-from inference_mcp.errors import BackendUnreachableError, ModelNotFoundError
+from inference_mcp.backend import AbilitySource, ModelInfo
+from inference_mcp.errors import (
+    BackendUnreachableError,
+    ModelNotFoundError,
+    ModelUnsuitableError,
+)
 from inference_mcp.localai.catalogue import Catalogue
 from inference_mcp.localai.catalogue_cache import CatalogueCache
 from inference_mcp.requests import RequestType
@@ -129,3 +133,62 @@ async def test_guessing_names_does_not_become_a_flood() -> None:
         with pytest.raises(ModelNotFoundError):
             await source.cache.choose(RequestType.TXT2TXT, "never")
     assert source.fetches == 2
+
+
+async def test_who_asks_for_a_fresh_one_never_gets_one_that_was_on_its_way() -> None:
+    """What is on its way may have left LocalAI before what the asker knows of had happened."""
+    source = Source()
+    source.gate = anyio.Event()
+    found: list[Catalogue] = []
+
+    async def ask() -> None:
+        found.append(await source.cache.get(refresh=True))
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(ask)
+                await anyio.wait_all_tasks_blocked()
+            source.gate.set()
+    assert source.fetches == 2
+    assert sorted(len(each.models) for each in found) == [1, 2, 2, 2, 2]
+
+
+async def test_an_expired_catalogue_is_fetched_anew_when_it_is_wanted_next() -> None:
+    """And not before; one that is on its way as it expires is too old already."""
+    source = Source()
+    await source.cache.get()
+    source.cache.expire()
+    assert source.fetches == 1
+    source.gate = anyio.Event()
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(source.cache.get)
+            await anyio.wait_all_tasks_blocked()
+            source.cache.expire()
+            source.gate.set()
+    assert source.fetches == 2
+    assert len((await source.cache.get()).models) == 3
+    await source.cache.get()
+    assert source.fetches == 3
+
+
+async def test_an_ability_that_is_missing_may_have_come_meanwhile() -> None:
+    """Vision is found out at a model's first load: one fresh look, as for an unknown name."""
+    sees: dict[RequestType, AbilitySource] = {RequestType.IMG2TXT: "localai"}
+    chats: dict[RequestType, AbilitySource] = {RequestType.TXT2TXT: "localai"}
+    told = [chats, chats, chats | sees]
+    now_s = 0.0
+
+    async def fetch() -> Catalogue:
+        return Catalogue((ModelInfo("m", told.pop(0)),))
+
+    cache = CatalogueCache(fetch, lambda: now_s)
+    for _ in range(2):  # at most one look in five seconds
+        with pytest.raises(ModelUnsuitableError):
+            await cache.choose(RequestType.IMG2TXT, "m")
+    now_s = CatalogueCache.MISS_EVERY_S
+    with pytest.raises(ModelUnsuitableError):
+        await cache.choose(RequestType.IMG2TXT, "m")
+    now_s *= 2
+    assert await cache.choose(RequestType.IMG2TXT, "m") == "m"

@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 
+from inference_mcp.backend import LoadProgress
 from inference_mcp.errors import (
     BackendBusyError,
     BackendError,
@@ -15,7 +16,7 @@ from inference_mcp.errors import (
     InferenceError,
     ShuttingDownError,
 )
-from inference_mcp.localai.client import LOAD_POLL_S, LocalAIClient
+from inference_mcp.localai.client import LocalAIClient
 from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import default_world
 from tests.localai.scripted import (
@@ -30,12 +31,15 @@ from tests.localai.scripted import (
 from tests.localai.test_client import answering
 
 REFUSED = pytest.mark.parametrize("status", [401, 403, 404, 405, 501])
+LOADING = {"loaded": None, "message": "routing model m: model m is loading on node w"}
+STAGING = {"model": "m", "state": "staging", "node": "w", "progress": 41.2, "eta_seconds": 660}
 
 
 class HastyClient(LocalAIClient):
     """One with little patience."""
 
     EXTRA_TIMEOUT_S = UNLOAD_TIMEOUT_S = 0.05
+    LOAD_POLL_S = 0.001
 
 
 async def hang(exchange: Exchange) -> None:
@@ -71,10 +75,12 @@ async def test_a_load_and_an_unload_name_the_model_to_localai() -> None:
 
 @REFUSED
 async def test_where_loads_may_not_be_asked_for_nothing_fails(status: int) -> None:
-    """A plain user's key, an older LocalAI, a proxy that hides the route."""
+    """A plain user's key, an older LocalAI, a proxy that hides the route; but what LocalAI does
+    not find to be dropped, which is a 404 too, is gone.
+    """  # noqa: D205  # one sentence
     async with scripted(answering(status)) as server, client_for(server.url) as client:
         assert await client.load_model("m", timeout_s=5) is False
-        assert await client.unload_model("m") is False
+        assert await client.unload_model("m") is (status == 404)
 
 
 @pytest.mark.parametrize(
@@ -82,14 +88,14 @@ async def test_where_loads_may_not_be_asked_for_nothing_fails(status: int) -> No
     [
         ("load is in cooldown after a recent failure; retry after 9s", {}, 9.0),
         ("load is in cooldown after a recent failure", {"Retry_After": "20"}, 20.0),
-        ("routing model m: model m is loading on node w", {}, LOAD_POLL_S),
-        ("model m is stopping", {}, LOAD_POLL_S),
+        ("backend m#0 is stopping", {}, None),
+        ("no available nodes: no healthy nodes available: all models busy", {}, None),
     ],
 )
-async def test_a_load_that_rests_or_goes_on_elsewhere_says_when_to_come_back(
-    message: str, headers: dict[str, str], wish_s: float
+async def test_a_load_of_what_rests_or_stops_says_when_to_come_back(
+    message: str, headers: dict[str, str], wish_s: float | None
 ) -> None:
-    """Traps 14 and 20: the model is not ready, which is no failed try (S14)."""
+    """Traps 14 and 21: the model is not ready, which is no failed try (S14)."""
     async with scripted(in_own_envelope(500, message, **headers)) as server:
         error = await load_failure(server.url)
     assert isinstance(error, BackendBusyError)
@@ -143,19 +149,79 @@ async def test_a_cancel_closes_the_connection(method: str) -> None:
         await closed.wait()
 
 
-async def test_a_localai_that_is_gone_fails_a_load_but_no_unload() -> None:
+async def test_a_load_that_goes_on_elsewhere_is_waited_for() -> None:
+    """Trap 20: LocalAI answers after a minute and loads on; it is asked how far it is, not to
+    load again, until it is done.
+    """  # noqa: D205  # one sentence
+    answers = iter([(500, LOADING), (200, STAGING), (200, STAGING), (404, {}), (200, {})])
+
+    async def script(exchange: Exchange) -> None:
+        status, body = next(answers)
+        await exchange.answer(status, body)
+
+    async with scripted(script) as server, client_for(server.url, kind=HastyClient) as client:
+        assert await client.load_model("a/m?", timeout_s=5) is True
+    status = ("GET", "/api/models/a%2Fm%3F/load-status")
+    load = ("POST", "/backend/load")
+    assert [(seen.method, seen.path) for seen in server.seen] == [
+        load,
+        status,
+        status,
+        status,
+        load,
+    ]
+
+
+async def test_a_load_that_goes_on_for_ever_leaves_the_end_to_the_caller() -> None:
+    """Trap 20: a frozen machine loads for ever; the request's own deadline ends that (S13)."""
+
+    async def script(exchange: Exchange) -> None:
+        loads = exchange.seen.path == "/backend/load"
+        await exchange.answer(500 if loads else 200, LOADING if loads else STAGING)
+
+    async with scripted(script) as server, client_for(server.url, kind=HastyClient) as client:
+        with pytest.raises(BackendBusyError) as failure:
+            await client.load_model("m", timeout_s=0.1)
+    assert (failure.value.loading, failure.value.not_ready) == (True, True)
+
+
+async def test_how_far_a_load_is_stands_in_what_localai_tells() -> None:
+    """Its stage, its share, its own estimate."""
+    async with scripted(answering(200, STAGING)) as server, client_for(server.url) as client:
+        assert await client.load_progress("m") == LoadProgress("staging", 41.2, 660.0)
+
+
+@pytest.mark.parametrize(
+    "script", [answering(404, {"error": {}}), answering(200, {}), answering(200, b"<html>"), hang]
+)
+async def test_a_localai_that_knows_of_no_load_is_left_alone_for_a_while(script: Script) -> None:
+    """Outside its distributed mode it never knows of one."""
+    now = 0.0
+    async with scripted(script) as server:
+        async with client_for(server.url, kind=HastyClient, clock=lambda: now) as client:
+            assert await client.load_progress("m") is None
+            assert await client.load_progress("m") is None
+            assert len(server.seen) == 1
+            now = LocalAIClient.QUIET_S
+            assert await client.load_progress("m") is None
+            assert len(server.seen) == 2
+
+
+async def test_a_localai_that_is_gone_fails_a_load_and_an_unload() -> None:
     """Refused, reset, in nonsense: never anything but an InferenceError."""
     url = free_url()
     error = await load_failure(url)
     assert isinstance(error, BackendUnreachableError)
     assert error.transient
     async with client_for(url) as client:
-        assert await client.unload_model("m") is False
+        with pytest.raises(BackendUnreachableError):
+            await client.unload_model("m")
     for first in (b"", b"nonsense\r\n\r\n", b"HTTP/1.1 500 No\r\nContent-Length: 9\r\n\r\n{"):
         async with resetting(first) as url:
             assert isinstance(await load_failure(url), BackendUnreachableError)
         async with resetting(first) as url, client_for(url) as client:
-            assert await client.unload_model("m") is False
+            with pytest.raises(BackendUnreachableError):
+                await client.unload_model("m")
 
 
 async def test_a_closed_client_raises_nothing_foreign() -> None:
@@ -164,14 +230,20 @@ async def test_a_closed_client_raises_nothing_foreign() -> None:
     await client.aclose()
     with pytest.raises(ShuttingDownError):
         await client.load_model("m", timeout_s=5)
-    assert await client.unload_model("m") is False
+    with pytest.raises(ShuttingDownError):
+        await client.unload_model("m")
 
 
-@pytest.mark.parametrize("script", [answering(500, {"error": "model is still busy"}), hang])
-async def test_an_unload_that_fails_or_hangs_is_none(script: Script) -> None:
-    """It never raises."""
+@pytest.mark.parametrize(
+    ("script", "not_ready"),
+    [(answering(500, {"error": "model is still busy"}), True), (hang, False)],
+)
+async def test_an_unload_that_fails_or_hangs_says_so(script: Script, not_ready: bool) -> None:
+    """S10: nothing may be loaded beside a model that is still there (trap 15)."""
     async with scripted(script) as server, client_for(server.url, kind=HastyClient) as client:
-        assert await client.unload_model("m") is False
+        with pytest.raises(BackendError) as failure:
+            await client.unload_model("m")
+    assert (failure.value.transient, failure.value.not_ready) == (True, not_ready)
 
 
 async def test_a_dead_process_is_cleared_by_an_unload() -> None:

@@ -89,9 +89,12 @@ def test_what_will_fail_again_is_permanent(report: Report) -> None:
 
 @pytest.mark.parametrize("report", [*BUSY, *PASSING, *FAILED], ids=lambda r: r.text[-40:])
 def test_only_a_model_that_loads_stops_or_rests_is_not_ready(report: Report) -> None:
-    """To wait for that is no try (S14); a dead node or a full model is something else."""
+    """To wait for that is no try (S14), nor for a machine that is lost (trap 21) or has no room;
+    a full model is something else.
+    """  # noqa: D205  # one sentence
     error = judge(report, TEXT)
     words = ("cooldown", "staging", "is loading on", "stopping", "still", "model not loaded")
+    words += ("no responders", "cannot evict")
     assert isinstance(error, BackendError)
     assert error.not_ready is any(word in report.text for word in words)
 

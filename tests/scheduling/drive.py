@@ -87,7 +87,7 @@ class LocalAI:
     ``verify_s`` is how long a job still works after LocalAI has answered (the slot is free by
     then). ``load_fails`` says how the next load of a model goes wrong, ``None`` if it does not.
     With ``may_load=False`` it refuses to load on request, with ``may_clear`` it says whether a
-    dead process is cleared away.
+    dead process is cleared away. ``keeps`` says whether it will not drop a model now.
     """
 
     load_s: Callable[[str], float] = lambda model: 0.0
@@ -96,6 +96,7 @@ class LocalAI:
     load_fails: Callable[[str], Failure | None] = lambda model: None
     may_load: bool = True
     may_clear: Callable[[str], bool] = lambda model: True
+    keeps: Callable[[str], bool] = lambda model: False
 
 
 class Pending(NamedTuple):
@@ -277,6 +278,13 @@ class Drive:
                 self._perform(self.core.complete(name, self.jobs[name].service_s, self.now))
             case "loaded":
                 self._load_ends(name)
+            case "kept":
+                model, _, evict = name.partition(" ")
+                del self.loading[model]
+                self.resident.add(evict)
+                failure = Failure(transient=True, not_ready=True)
+                told = self.core.load_failed(model, failure, self._jitter(), self.now, kept=evict)
+                self._perform(told[2])
             case "healed":
                 cleared = self._localai.may_clear(name)
                 self.healing.discard(name)
@@ -299,6 +307,9 @@ class Drive:
         self._released(name)
         if failure.process_dead:
             self.dead.add(self.jobs[name].ticket.model)
+        loads_on = failure.transient and failure.not_ready and failure.loading
+        if loads_on and not self._busy(self.jobs[name].ticket.model):  # trap 20
+            self.resident.discard(self.jobs[name].ticket.model)
         ticket = self.jobs[name].ticket
         if failure.transient and failure.backend_gone:
             computes_on = failure.answer_lost and ticket.kind.makes_picture
@@ -454,6 +465,10 @@ class Drive:
             if self.checking:
                 check_stay(self, model, evict)
             self.resident.discard(evict)
+            if self._localai.keeps(evict):  # trap 15: then nothing may be loaded beside it
+                self.loading[model] = None
+                self._at(self.now, "kept", f"{model} {evict}")
+                return
         self.loads.append((self.now, model, evict))
         self.loading[model] = None
         self._at(self.now + self._localai.load_s(model), "loaded", model)

@@ -30,7 +30,7 @@ class FakeControl:
     """See ``ModelControl``. ``log`` tells what was asked and how it went, in order.
 
     A load takes ``load_s`` seconds and, with ``held``, waits for ``let_go`` besides.
-    ``failures`` are raised by the next loads, one each.
+    ``failures`` are raised by the next loads, one each, ``kept`` where it is to drop a model.
     """
 
     may_load: bool = True
@@ -38,6 +38,7 @@ class FakeControl:
     held: bool = False
     load_s: float = 0.0
     failures: list[BackendError] = field(default_factory=list)
+    kept: list[Exception] = field(default_factory=list)
     let_go: anyio.Event = field(default_factory=anyio.Event)
     log: list[str] = field(default_factory=list)
 
@@ -66,6 +67,8 @@ class FakeControl:
         """Drop it."""
         self.log.append(f"unload {model}")
         await anyio.lowlevel.checkpoint()
+        if self.kept:
+            raise self.kept.pop(0)
         return self.may_unload
 
 

@@ -338,11 +338,11 @@ class _Sleeps(Core):
     """Nothing starts when a load has failed until something else happens."""
 
     def load_failed(
-        self, name: str, failure: Failure, jitter: float, now: float
+        self, name: str, failure: Failure, jitter: float, now: float, *, kept: str | None = None
     ) -> tuple[str | None, bool, list[Action]]:
         limits = self.limits
         self.set_limits(replace(limits, max_concurrency=0))
-        answer = super().load_failed(name, failure, jitter, now)
+        answer = super().load_failed(name, failure, jitter, now, kept=kept)
         self.set_limits(limits)
         return answer
 

@@ -253,3 +253,55 @@ def test_s11_who_waits_on_a_load_is_told_apart() -> None:
     core.submit(ticket("queues", "b"), 0.0)
     assert [core.is_loading(name) for name in ("one", "runs", "queues")] == [True, False, False]
     assert carrying().is_loading("one")
+
+
+# --- loads that go on without anybody (trap 20) ---------------------------------------------------
+
+LOADS_ON = Failure(transient=True, not_ready=True, loading=True, retry_after_s=5.0)
+
+
+def test_s11_a_request_that_meets_a_load_under_way_waits_for_it_as_loading() -> None:
+    """S11, trap 20: LocalAI dropped the model unasked; it is loaded anew, and shown as that."""
+    core = Core(Limits())
+    core.seen_loaded(["a"], 0.0)
+    assert core.submit(ticket("one"), 0.0) == [Grant("one")]
+    core.submit(ticket("two"), 0.0)
+    core.attempt_failed("one", LOADS_ON, 0.0, 1.0)
+    assert (core.is_loading("one"), core.is_loading("two")) == (True, True)
+    assert core.world.models["a"].phase is Phase.ABSENT
+    assert core.tick(6.0) == [Load("a")]
+    assert (core.is_loading("one"), core.is_loading("two")) == (True, True)
+    assert core.loaded("a", 5.0, 11.0) == [Grant("one")]
+    assert not core.is_loading("two")
+
+
+def test_s11_where_loads_are_carried_the_load_under_way_shows_between_the_tries() -> None:
+    """S11, trap 20: a plain user's key; no try is used up, and nothing else is told."""
+    core = carrying()
+    for now in (60.0, 125.0, 190.0):
+        core.attempt_failed("one", LOADS_ON, 0.0, now)
+        assert (core.is_loading("one"), core.is_loading("two")) == (True, True)
+        assert core.tick(now + 5.0) == [Grant("one", carries_load=True)]
+    entry = core.entry("one")
+    assert entry is not None
+    assert entry.attempts == 1
+
+
+def test_s11_another_failure_ends_what_was_told_of_a_load() -> None:
+    """S11: who rests after it is not loading."""
+    core = carrying()
+    core.attempt_failed("one", LOADS_ON, 0.0, 60.0)
+    core.tick(65.0)
+    resting = Failure(transient=True, not_ready=True, retry_after_s=9.0)
+    core.attempt_failed("one", resting, 0.0, 66.0)
+    assert not core.is_loading("two")
+
+
+def test_s11_a_load_under_way_leaves_work_on_the_model_alone() -> None:
+    """S11: with other work on it the model is there, whatever one answer says."""
+    core = Core(Limits(max_concurrency=2, model_concurrency={"a": 2}))
+    core.seen_loaded(["a"], 0.0)
+    core.submit(ticket("one"), 0.0)
+    core.submit(ticket("two"), 0.0)
+    core.attempt_failed("one", LOADS_ON, 0.0, 1.0)
+    assert core.world.models["a"].phase is Phase.RESIDENT

@@ -118,6 +118,41 @@ async def test_a_load_that_takes_too_long_counts_as_failed() -> None:
         assert control.log == ["load txt2txt", "too slow txt2txt"] * 2
 
 
+@pytest.mark.parametrize(
+    "kept", [BackendBusyError("Still busy.", transient=True, not_ready=True), OSError("?")]
+)
+async def test_nothing_is_loaded_beside_a_model_that_localai_keeps(kept: Exception) -> None:
+    """S10, trap 15: who else's work is on it, nobody knows; it is asked again a while later."""
+    control = FakeControl(kept=[kept])
+    async with running_shell(Limits(max_resident_models=1), control, loaded=["old"]) as shell:
+        work = shell.start(shell.admit(service_s=1.0))
+        await anyio.sleep(1.0)
+        assert control.log == ["unload old"]
+        resident = [m.name for m in shell.scheduler.snapshot().models if m.phase == "resident"]
+        assert resident == ["old"]
+        await work.wait_ended()
+        if isinstance(kept, BackendBusyError):
+            assert control.log == ["unload old", "unload old", "load txt2txt", "loaded txt2txt"]
+            assert work.leases[0].attempt == 1
+
+
+async def test_a_load_that_goes_on_elsewhere_is_asked_for_again_and_shown_as_loading() -> None:
+    """S11, trap 20: no try of anybody's, and the state that is true, until the deadline."""
+    goes_on = BackendBusyError("It loads.", transient=True, not_ready=True, loading=True)
+    control = FakeControl(failures=[goes_on] * 100)
+    async with running_shell(control=control, loaded=[]) as shell:
+        began = now()
+        works = [shell.start(shell.admit(deadline=began + 60.0)) for _ in range(2)]
+        for _ in range(5):
+            await anyio.sleep(10.0)
+            assert all(work.admission.loading for work in works)
+        for work in works:
+            await work.wait_ended()
+            assert work.ended_at == began + 60.0
+            assert isinstance(work.error, DeadlineExceededError)
+            assert work.follower.retries == []
+
+
 async def test_a_failed_load_is_repeated_for_those_that_wait() -> None:
     """S11, S14: after the back-off, without a call in between."""
     control = FakeControl(load_s=8.0, failures=[BackendFailedError("No.", transient=True)])

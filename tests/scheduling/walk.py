@@ -61,6 +61,7 @@ def random_localai(rng: random.Random, limits: Limits) -> LocalAI:
         load_fails=load_fails,
         may_load=rng.random() < 0.75 or limits.max_resident_models > 1,
         may_clear=lambda model: rng.random() < 0.7,
+        keeps=lambda model: rng.random() < 0.05,
     )
 
 
@@ -74,6 +75,7 @@ def random_failure(rng: random.Random) -> Failure:
         process_dead=rng.random() < 0.2,
         answer_lost=rng.random() < 0.3,
         not_ready=rng.random() < 0.1,
+        loading=rng.random() < 0.5,
     )
 
 

@@ -122,14 +122,15 @@ async def test_without_a_client_learning_raises_nothing() -> None:
         await link.aclose()
 
 
-async def test_a_shutdown_that_cannot_be_asked_for_is_refused_and_nothing_more() -> None:
-    """S10, S15: the scheduler goes on without; this may never raise into its tasks."""
+async def test_a_shutdown_that_cannot_be_asked_for_fails_as_the_client_does() -> None:
+    """S10, S15: the scheduler must know that the model is still there."""
 
     async def make() -> FakeBackend:
         raise BackendUnreachableError("No proxy.", "Set one.")
 
     async with anyio.create_task_group() as tasks:
-        assert await Link(tasks, make).unload_model("m") is False
+        with pytest.raises(BackendUnreachableError):
+            await Link(tasks, make).unload_model("m")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from inference_mcp.backend import LoadProgress
 from inference_mcp.surface.progress import EVERY_S, MAX_LINE
 from tests.assembled import Assembled, assembled, facts, texts
 from tests.fakes import FakeBackend
@@ -171,3 +172,38 @@ async def test_a_host_that_reads_nothing_delays_no_answer(tmp_path: Path) -> Non
         result = await app.tools.call("txt2txt", {"prompt": "Hello", "wait_seconds": 3}, stuck)
         assert trio.current_time() - started == pytest.approx(3)
         assert not result.is_error
+
+
+@pytest.mark.parametrize(
+    ("progress", "told"),
+    [
+        (LoadProgress("staging", 41.4, 660.0), "loading, staging, 41 % done, about 660 s left, "),
+        (LoadProgress("loading"), "loading, position 1, "),
+        (LoadProgress("pending"), "loading, pending, position 1, "),
+        (None, "loading, position 1, "),
+    ],
+)
+async def test_a_load_is_told_as_far_as_localai_tells(
+    tmp_path: Path, progress: LoadProgress | None, told: str
+) -> None:
+    """Trap 20: a load of minutes is shown as what it is, in the lines and in the answer."""
+    backend = FakeBackend(load_gate=anyio.Event(), progress=progress)
+    async with assembled(tmp_path, backend) as app:
+        answer = await app.call("txt2txt", prompt="Hello", wait_seconds=7)
+        assert any(line.startswith(told) for _, line in app.lines)
+        assert told.split(", position")[0].rstrip(", ") in texts(answer)[0]
+
+
+async def test_what_localai_tells_of_a_load_ends_with_the_load(tmp_path: Path) -> None:
+    """From then on it is about something that is over."""
+    backend = FakeBackend(
+        load_gate=anyio.Event(), progress=LoadProgress("staging", 41.0), held=True
+    )
+    async with assembled(tmp_path, backend) as app:
+        await app.call("txt2txt", prompt="Hello", wait_seconds=1)
+        job_id = app.jobs.all()[0].id
+        assert backend.load_gate is not None
+        backend.load_gate.set()
+        await backend.wait_for_calls(1)
+        answer = await app.call("get_job", job_id=job_id, wait_seconds=1)
+        assert "staging" not in texts(answer)[0]

@@ -12,8 +12,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from inference_mcp.backend import AbilitySource, ModelInfo
+from inference_mcp.errors import BackendFailedError
+from inference_mcp.requests import RequestType
 from inference_mcp.surface.tools import TOOL_NAMES, list_tools
-from tests.assembled import META, assembled, busy, facts, texts
+from tests.assembled import META, Assembled, assembled, busy, facts, texts
 from tests.fakes import IMAGE_MODEL, FakeBackend, png
 
 TOOLS = {tool.name: tool for tool in list_tools()}
@@ -272,3 +275,38 @@ def _fox(folder: Path) -> str:
     path = folder / "fox.png"
     path.write_bytes(png())
     return str(path)
+
+
+async def listed_models(app: Assembled) -> list[dict[str, Any]]:
+    """What ``list_models`` tells of each."""
+    body = (await app.call("list_models")).structured_content
+    assert body is not None
+    found: list[dict[str, Any]] = body["models"]
+    return found
+
+
+async def test_models_are_listed_with_what_the_queue_has_seen_of_them(tmp_path: Path) -> None:
+    """Their circuit and measured times; an alias has its target's."""
+    does: dict[RequestType, AbilitySource] = {RequestType.TXT2TXT: "localai"}
+    backend = FakeBackend(
+        models=(
+            ModelInfo("alias", does, alias_of="chat"),
+            ModelInfo("chat", does, default_for=(RequestType.TXT2TXT,)),
+            ModelInfo("other", does),
+        )
+    )
+    async with assembled(tmp_path, backend) as app:
+        await app.call("txt2txt", prompt="Hello")
+        listed = await listed_models(app)
+        for model in listed[:2]:
+            assert model["circuit"] == "closed"
+            assert model["load_s"] >= 0
+            assert list(model["processing_s"]) == ["txt2txt"]
+        assert listed[2]["circuit"] == "closed"
+        assert not listed[2].keys() & {"load_s", "processing_s"}
+        backend.failure = BackendFailedError("No.", transient=True)
+        for _ in range(5):
+            await app.call("txt2txt", prompt="Hello")
+        backend.failure = None
+        listed = await listed_models(app)
+        assert [model["circuit"] for model in listed] == ["open", "open", "closed"]

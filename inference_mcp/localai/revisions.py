@@ -1,0 +1,122 @@
+"""Which parameters LocalAI's distributed mode lets a model have (trap 19). No I/O.
+
+There the first request ever made for a model pins its parameters: temperature, top_p,
+max_tokens, seed, stop and response_format, of pictures the seed. One that differs is refused
+*and unloads the model for everybody*, for about 16 s. So:
+
+- A seed that nobody asked for is left out once LocalAI is known to run distributed, or has
+  refused one. The picture's seed is then not known.
+- What was refused is not sent again in that form for ``KEEP_S`` seconds: it is refused here, at
+  no cost to the others. A form that has worked before is not remembered, for LocalAI hashes some
+  models (those of two use cases) at random.
+
+Nothing else can be left out, for nothing else is sent that the caller did not ask for. Above it
+is ``client``; below it are the request records and ``errors``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeAlias, TypeVar
+
+from inference_mcp.errors import BackendBusyError, InferenceError
+from inference_mcp.localai.rules import StaleRevisionError, shown
+from inference_mcp.requests import ChatRequest, GenerationRequest, ImageRequest
+
+__all__ = ["Revisions"]
+
+_Value = TypeVar("_Value")
+
+_Form: TypeAlias = tuple[str, str]
+"""A model, and the parameters that LocalAI compares, as JSON."""
+
+
+class Revisions:
+    """What was learned of one LocalAI; ``clock`` is monotonic, in seconds.
+
+    ``distributed`` is ``None`` until LocalAI has told.
+    """
+
+    KEEP_S = 300.0
+    MAX_FORMS = 1000
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.distributed: bool | None = None
+        self._clock = clock
+        self._refused: OrderedDict[_Form, float] = OrderedDict()
+        self._worked: OrderedDict[_Form, None] = OrderedDict()
+
+    def fitted(self, picture: ImageRequest) -> ImageRequest:
+        """The request as it is to be sent: a seed chosen here stays behind where it hurts."""
+        return replace(picture, seed=None) if picture.own_seed and self.distributed else picture
+
+    def check(self, request: GenerationRequest) -> None:
+        """Return if this may be sent.
+
+        Raises:
+            StaleRevisionError: LocalAI refused this very form a short while ago.
+        """
+        refused_at_s = self._refused.get(_form(request))
+        if refused_at_s is None or self._clock() - refused_at_s >= self.KEEP_S:
+            return
+        raise _explained(request, "refused these parameters a short while ago, and would again")
+
+    def worked(self, request: GenerationRequest) -> None:
+        """LocalAI took this form."""
+        _keep(self._worked, _form(request), None, self.MAX_FORMS)
+
+    def refused(self, request: GenerationRequest) -> InferenceError:
+        """The error for a refusal; a picture that may do without its seed is tried again."""
+        self.distributed = True
+        if isinstance(request, ImageRequest) and request.own_seed and request.seed is not None:
+            return BackendBusyError(
+                "LocalAI, which runs distributed, refused the seed that was chosen here.",
+                "The picture is tried again without one.",
+                transient=True,
+                not_ready=True,
+            )
+        form = _form(request)
+        if form not in self._worked:
+            _keep(self._refused, form, self._clock(), self.MAX_FORMS)
+        return _explained(request, "refused this request, and unloaded the model for it")
+
+
+def _keep(kept: OrderedDict[_Form, _Value], form: _Form, value: _Value, most: int) -> None:
+    kept[form] = value
+    kept.move_to_end(form)
+    while len(kept) > most:
+        kept.popitem(last=False)
+
+
+def _form(request: GenerationRequest) -> _Form:
+    return request.model, json.dumps(_compared(request), sort_keys=True, default=str)
+
+
+def _compared(request: GenerationRequest) -> dict[str, object]:
+    """What LocalAI compares of a request, by the tools' names; only what is sent."""
+    found: dict[str, object] = {"seed": request.seed}
+    if isinstance(request, ChatRequest):
+        found |= {
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "max_tokens": request.max_tokens,
+            "stop": request.stop or None,
+            "response_schema": request.response_schema,
+        }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _explained(request: GenerationRequest, did: str) -> StaleRevisionError:
+    asked = _compared(request)
+    if asked:
+        remedy = f"Leave out {' and '.join(asked)}, or ask for what that first request had."
+    else:
+        remedy = "Ask for what that first request had, if you know it, or use another model."
+    return StaleRevisionError(
+        f"LocalAI runs distributed and {did}: it takes {shown(request.model)} with the "
+        "parameters of the first request that it ever got for it only.",
+        f"{remedy} Versions of LocalAI after 4.9 lift this.",
+    )
