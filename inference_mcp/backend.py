@@ -118,7 +118,9 @@ class LoadProgress:
 
 
 TextProgress: TypeAlias = Callable[[str], None]
-"""Called with each piece of answer text as it arrives; must not block."""
+"""Called with each piece of answer text as it arrives; must not block.
+
+An empty piece tells that the model has begun: it is loaded, and thinks."""
 
 
 class InferenceBackend(Protocol):

@@ -252,7 +252,8 @@ class Jobs:
 
         def on_text(piece: str) -> None:
             lease.answer_began_nowait()
-            job.text_parts.append(piece)
+            if piece:
+                job.text_parts.append(piece)
 
         # The queue ends a request on time (S13) and knows which calls must outlive it (S11,
         # S16); the backend's own limit only catches what the queue should have closed.

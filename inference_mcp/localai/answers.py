@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -20,7 +21,7 @@ from inference_mcp.localai import failures
 from inference_mcp.localai.rules import Asked
 from inference_mcp.localai.wire import ChatEvent, PictureAnswer
 
-__all__ = ["TextCollector", "read_picture"]
+__all__ = ["TextCollector", "Thoughts", "read_picture"]
 
 
 class TextCollector:
@@ -32,10 +33,12 @@ class TextCollector:
     def __init__(self, asked: Asked) -> None:
         self._asked = asked
         self._pieces: list[str] = []
+        self._thoughts = Thoughts()
         self._text_bytes = 0
         self._reasoned = False
         self._finish_reason = ""
         self._usage: Usage | None = None
+        self.begun = False
         self.done = False
 
     def take(self, data: str | bytes) -> str:
@@ -60,6 +63,7 @@ class TextCollector:
         # Events without choices are usage, or LocalAI's own additions: nothing to show.
         if not event.choices:
             return ""
+        self.begun = True  # the first token is there, though it may be one of thought
         choice = event.choices[0]
         reason = choice.finish_reason
         if isinstance(reason, str) and 0 < len(reason) <= 32 and reason.isprintable():
@@ -68,8 +72,11 @@ class TextCollector:
         if delta is None:
             return ""
         # Reasoning never becomes part of the answer; that there was some explains an empty one.
-        self._reasoned |= bool(delta.reasoning or delta.reasoning_content)
-        piece = delta.content or ""
+        if delta.reasoning or delta.reasoning_content:
+            self._reasoned = True
+            self._thoughts.told_apart()
+        piece = self._thoughts.taken_out(delta.content or "")
+        self._reasoned |= self._thoughts.found
         self._text_bytes += len(piece.encode("utf-8", "replace"))
         if self._text_bytes > self.MAX_TEXT_BYTES:
             raise failures.too_large("text", self.MAX_TEXT_BYTES)
@@ -91,10 +98,57 @@ class TextCollector:
         """
         if not (self.done or self.finished):
             raise failures.broke_off()
-        text = "".join(self._pieces)
+        text = "".join([*self._pieces, self._thoughts.held_back()])
         if not text.strip():
             raise failures.empty_answer(reasoned=self._reasoned, finish_reason=self._finish_reason)
         return TextOutcome(text, self._finish_reason or "unknown", self._usage, simulated)
+
+
+class Thoughts:
+    """Reasoning that stands in the answer itself, as ``<think>…</think>`` before all else.
+
+    LocalAI takes it out since it names it ``reasoning``; older versions, and models whose form
+    they do not know, leave it in. Only a block at the very start is one: later on the words may
+    be the answer's own.
+    """
+
+    OPEN, CLOSE = "<think>", "</think>"
+
+    def __init__(self) -> None:
+        self.found = False
+        self._part: Literal["start", "inside", "behind", "over"] = "start"
+        self._held = ""
+
+    def taken_out(self, piece: str) -> str:
+        """Add the next piece; give what is certainly no reasoning."""
+        self._held += piece
+        if self._part == "start":
+            self._look_for_a_beginning()
+        if self._part == "inside":
+            _, closed, rest = self._held.partition(self.CLOSE)
+            self._part = "behind" if closed else "inside"
+            self._held = rest if closed else self._held[1 - len(self.CLOSE) :]
+        if self._part == "behind":
+            self._held = self._held.lstrip()
+            self._part = "over" if self._held else "behind"
+        return self.held_back() if self._part == "over" else ""
+
+    def told_apart(self) -> None:
+        """LocalAI knows this model's form: tags in its answer are the answer's own."""
+        if self._part == "start":
+            self._part = "over"
+
+    def held_back(self) -> str:
+        """What was kept for a tag that may have come."""
+        held, self._held = self._held, ""
+        return "" if self._part == "inside" else held
+
+    def _look_for_a_beginning(self) -> None:
+        begun = self._held.lstrip()
+        if begun.startswith(self.OPEN):
+            self.found, self._part = True, "inside"
+        elif not self.OPEN.startswith(begun):  # the tag may come in pieces
+            self._part = "over"
 
 
 def _usage(found: object) -> Usage | None:

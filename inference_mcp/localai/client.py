@@ -394,8 +394,9 @@ def _pass_on(
     except EventTooLarge:
         raise failures.too_large("text", EventDecoder.MAX_EVENT_BYTES) from None
     for event in events:
+        before = collector.begun
         text = collector.take(event)
-        if text:
+        if text or collector.begun is not before:
             on_text(text)
     return bool(events)
 

@@ -60,7 +60,10 @@ _MAX_TEXT_CHARS = 4000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole HTTP answer in plain values; the headers are text, empty where missing."""
+    """A whole HTTP answer in plain values; the headers are text, empty where missing.
+
+    ``date`` is the answer's own, else when it came: a wish for a date counts from it.
+    """
 
     status: int
     body: bytes = field(default=b"", repr=False)
@@ -273,7 +276,7 @@ def from_error_object(
 
 
 def _retry_after_s(header: str, date: str) -> float | None:
-    # A date counts from the answer's own, so no clock is read and the two need not agree.
+    # A date counts from the answer's own, so that the two machines' clocks need not agree.
     header = header.strip()
     if re.fullmatch(r"[0-9]{1,9}", header):
         return float(header)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from email.utils import formatdate
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlsplit
 
@@ -105,7 +106,7 @@ class Reply:
             status=self.status,
             body=body,
             retry_after=self._headers.get("Retry-After", ""),
-            date=self._headers.get("Date", ""),
+            date=self._headers.get("Date", "") or formatdate(usegmt=True),
             simulated=self.simulated,
         )
 

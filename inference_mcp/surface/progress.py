@@ -57,7 +57,7 @@ def line(job: Job, now_s: float) -> str:
             words.append("interrupted for a better request")
         words.append(f"position {position}")
     elif job.text_parts:
-        words.append(f"{len(job.text_so_far)} characters so far")
+        words.append(f"about {len(job.text_parts)} tokens so far")  # LocalAI sends them singly
     if not job.text_parts and (left := time_left(time_left_s(job))):
         words.append(left)
     words.append(f"{now_s - job.submitted_at:.0f} s")

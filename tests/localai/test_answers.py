@@ -17,7 +17,7 @@ from inference_mcp.errors import (
     BadResultError,
     InvalidInputError,
 )
-from inference_mcp.localai.answers import TextCollector, read_picture
+from inference_mcp.localai.answers import TextCollector, Thoughts, read_picture
 from inference_mcp.localai.rules import Asked
 from tests.localai.scripted import PNG, said
 
@@ -182,3 +182,35 @@ def test_an_error_inside_a_200_is_that_error(read: Any) -> None:
     with pytest.raises(BackendFailedError, match="memory") as failure:
         read(body)
     assert isinstance(failure.value, BackendError)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "reasoned"),
+    [
+        (["<think>let me see</think>\n\nYes."], "Yes.", True),
+        (["\n<th", "ink>let ", "me see</", "thi", "nk>", "\n", " Ye", "s."], "Yes.", True),
+        (list("<think></think>Yes."), "Yes.", True),
+        (["<think>a < b</thin", "g></think>Yes. </think>"], "Yes. </think>", True),
+        (["Yes: <think>no</think>"], "Yes: <think>no</think>", False),
+        (["<thin", "g>"], "<thing>", False),
+        (["  <th"], "  <th", False),
+        (["<", "3"], "<3", False),
+        (["", "Yes."], "Yes.", False),
+    ],
+)
+def test_thoughts_before_the_answer_are_no_part_of_it(
+    pieces: list[str], text: str, reasoned: bool
+) -> None:
+    """Older versions of LocalAI leave them in, in whatever pieces; behind it they may be meant."""
+    thoughts = Thoughts()
+    told = "".join(thoughts.taken_out(piece) for piece in pieces) + thoughts.held_back()
+    assert (told, thoughts.found) == (text, reasoned)
+
+
+def test_thoughts_alone_are_an_empty_answer_of_a_model_that_reasons() -> None:
+    """Trap 16: with the hint that it needs tokens to think first."""
+    collector = TextCollector(Asked("m"))
+    assert collector.take(json.dumps(said("<think>hm, hm"))) == ""
+    collector.take(json.dumps(said(None, "stop")))
+    with pytest.raises(BadResultError, match="used up its tokens"):
+        collector.outcome(simulated=False)

@@ -472,3 +472,17 @@ def test_the_package_does_not_import_httpx() -> None:
     """The server starts before it is needed."""
     program = "import inference_mcp.localai, sys; sys.exit('httpx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=30).returncode == 0
+
+
+async def test_the_first_thought_tells_that_the_model_has_begun() -> None:
+    """S11: from then on it is loaded, though the answer's first word may take minutes more."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.events(
+            said(None), said(None, reasoning="hm"), said("a"), said("b", "stop"), "[DONE]"
+        )
+
+    pieces: list[str] = []
+    async with scripted(script) as server, client_for(server.url) as client:
+        await client.generate_text(chat(), timeout_s=5, on_text=pieces.append)
+    assert pieces == ["", "a", "b"]

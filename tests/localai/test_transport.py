@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import inspect
 import ssl
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
-from inference_mcp.errors import BackendUnreachableError, InferenceError, ShuttingDownError
+from inference_mcp.errors import (
+    BackendBusyError,
+    BackendUnreachableError,
+    InferenceError,
+    ShuttingDownError,
+)
 from inference_mcp.localai import failures
 from inference_mcp.localai.failures import Network
 from inference_mcp.localai.transport import _FOREIGN, Transport, _network
-from tests.localai.scripted import Exchange, scripted
+from tests.localai.scripted import Exchange, chat, client_for, scripted
 
 PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
@@ -134,3 +141,23 @@ async def test_an_error_of_the_callers_own_passes_unchanged() -> None:
             async with transport.sent("GET", "/"):
                 raise FileNotFoundError
         await transport.aclose()
+
+
+@pytest.mark.parametrize("dated", [True, False])
+async def test_a_date_to_come_back_at_counts_from_the_answer(dated: bool) -> None:
+    """From its own date, or from when it came where a proxy has dropped that."""
+    now = datetime.now(UTC)
+    headers = {"Retry_After": format_datetime(now + timedelta(hours=1), usegmt=True)}
+    if dated:
+        headers["Date"] = format_datetime(now + timedelta(minutes=59), usegmt=True)
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(503, b"", **headers)
+
+    async with scripted(script) as server, client_for(server.url) as client:
+        with pytest.raises(BackendBusyError) as failure:
+            await client.generate_text(chat(), timeout_s=5)
+    wish_s = failure.value.retry_after_s
+    assert wish_s is not None
+    assert (wish_s == 60) is dated
+    assert 60 <= wish_s <= 3600

@@ -83,7 +83,11 @@ async def test_a_picture_has_a_size_and_a_seed_whatever_was_said(backend: FakeBa
     request = await calls.txt2img(Txt2Img(prompt="a fox"), backend)
     assert (request.kind, request.model) == (RequestType.TXT2IMG, IMAGE_MODEL)
     assert (request.width_px, request.height_px) == (512, 512)
+    assert request.seed is not None
+    assert request.own_seed
     assert 1 <= request.seed <= 2**31 - 1
+    asked = await calls.txt2img(Txt2Img(prompt="a fox", seed=7), backend)
+    assert (asked.seed, asked.own_seed) == (7, False)
     assert (request.steps, request.negative_prompt, request.source) == (None, None, None)
 
 

@@ -74,8 +74,8 @@ async def test_each_change_of_state_is_a_line(tmp_path: Path) -> None:
         assert lines[3].endswith(", 12 s")
 
 
-async def test_characters_so_far_are_told_of_a_chat(tmp_path: Path) -> None:
-    """They show that it goes on; a piece that arrives need not be one token."""
+async def test_tokens_so_far_are_told_of_a_chat(tmp_path: Path) -> None:
+    """They show that it goes on; LocalAI sends a token at a time."""
     backend = FakeBackend(held=True)
     async with assembled(tmp_path, backend) as app:
         job_id = await app.start("txt2txt", prompt="Hello")
@@ -84,7 +84,7 @@ async def test_characters_so_far_are_told_of_a_chat(tmp_path: Path) -> None:
         for _ in range(3):
             call.on_text("word ")
         await app.call("get_job", job_id=job_id, wait_seconds=1)
-        assert app.lines[0][1] == "processing, 15 characters so far, 0 s"
+        assert app.lines[0][1] == "processing, about 3 tokens so far, 0 s"
 
 
 async def test_time_left_is_told_once_something_was_measured(tmp_path: Path) -> None:
