@@ -58,7 +58,7 @@ JobResult: TypeAlias = TextResult | PictureResult
 
 @dataclass(slots=True)
 class Job:
-    """One request's life."""
+    """One request's life. ``setback`` is why its last try is to be repeated."""
 
     id: str
     kind: RequestType
@@ -83,6 +83,7 @@ class Job:
     text_parts: list[str] = field(default_factory=list, repr=False)
     result: JobResult | None = field(default=None, repr=False)
     error: InferenceError | None = None
+    setback: InferenceError | None = None
     received: bool = False
     changed: anyio.Event = field(default_factory=anyio.Event, repr=False)
 

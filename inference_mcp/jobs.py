@@ -30,6 +30,7 @@ from anyio.abc import TaskGroup
 
 from inference_mcp.backend import ImageOutcome, InferenceBackend, TextOutcome
 from inference_mcp.errors import (
+    BackendError,
     BackendFailedError,
     DeadlineExceededError,
     InferenceError,
@@ -327,6 +328,9 @@ class Jobs:
     def retried(self, job: Job, error: InferenceError) -> None:
         """A try failed and is to be repeated; what it had said does not count (trap 5)."""
         job.text_parts.clear()
+        if isinstance(error, BackendError) and error.loading:
+            return  # trap 20: no failure, but a load that goes on
+        job.setback = error
         self._observer(
             JobRetried(
                 **self._facts(job),

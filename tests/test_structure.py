@@ -82,6 +82,7 @@ TESTED_BY: Mapping[str, str] = {
     "sharing.request": "sharing/test_member.py",
     "sharing.seat": "sharing/test_desk.py",
     "simulator.__main__": "simulator/test_main.py",
+    "simulator.models": "simulator/test_world.py",
     "surface.listing": "surface/test_tools.py",
 }
 """Modules whose tests do not bear their name: Protocols, processes, and what rules prove."""

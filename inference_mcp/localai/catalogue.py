@@ -34,6 +34,10 @@ MAX_MODELS = 5000
 """More entries than anybody installs; what is beyond costs time at every look."""
 
 
+CHECKSUM = ".sha256"
+"""What LocalAI's distributed mode leaves beside the files that it copies, and lists."""
+
+
 @dataclass(frozen=True, slots=True)
 class Catalogue:
     """The models of one moment.
@@ -174,6 +178,8 @@ def build_catalogue(
         target = aliases.get(id_)
         source = entries.get(target or id_, {})
         abilities = _abilities(source) | _from_settings(id_, sets, defaults)
+        if not abilities and id_.endswith(CHECKSUM):
+            continue
         if not abilities and _does_other_things(source):
             other.add(id_)
             continue

@@ -316,8 +316,9 @@ _RULES: tuple[_Rule, ...] = (
     (_says(r"in cooldown|is stopping|is still busy"), _resting),
     (_says(r"model_loading|is still loading"), _loading),
     (_says(r"\bmodel .{1,256} is (loading|staging|installing|pending)\b"), _loading),  # trap 20
+    (_says(r"timed out waiting for model|load finished but the model is not avail"), _loading),
     (_says(r"admission_rejected|max_concurrent|capacity reached"), _busy),  # trap 17
-    (_says(r"no responders available"), _node_lost),  # trap 21
+    (_says(r"no responders available|nats: timeout"), _node_lost),  # trap 21
     (_says(r"all models busy|no healthy nodes"), _no_node),
     (_says(r"out of memory|bad_alloc|cannot allocate memory|failed to allocate"), _memory),
     (_says(r"all backends returned error"), _load_failed),  # trap 2: each tried in turn

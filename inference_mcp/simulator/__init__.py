@@ -4,8 +4,12 @@ It serves three purposes: ``inference-mcp demo`` and ``--simulate`` for a person
 LocalAI, and the tests, which set its speeds, faults and models and read what its backends
 saw. The serving path never imports it.
 
+    ``models``      what a world is told to be: its models and LocalAI's times
     ``world``       models, events, counts: what LocalAI and its backends hold
-    ``backends``    loads, residency, slots, crashes, cooldowns
+    ``backends``    loads, residency, slots, crashes, cooldowns on one machine
+    ``cluster``     what distributed mode keeps: workers, load jobs, pinned revisions
+    ``nodes``       distributed mode (traps 19-21), the counterpart of ``backends``
+    ``hosting``     which of the two a world has
     ``directives``  the commands that a prompt may hold, for tests
     ``faults``      failures of the network and of HTTP, on demand
     ``content``     answers that depend on the input alone, so that a mix-up shows
@@ -15,6 +19,4 @@ saw. The serving path never imports it.
     ``chat``, ``images``, ``control``   the HTTP handlers
     ``app``         the ASGI app: keys, limits, routes
     ``running``     the app on a loopback port
-
-Distributed mode (traps 19-21) is not here: it would be another ``backends``.
 """

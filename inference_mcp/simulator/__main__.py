@@ -19,9 +19,14 @@ from inference_mcp.simulator.world import World, default_world
 
 def _main() -> int:
     options = _parse()
-    world = default_world(options.speed, directives=not options.no_directives)
+    world = default_world(
+        options.speed,
+        directives=not options.no_directives,
+        distributed=options.distributed,
+    )
     world.max_active_backends = options.max_active_backends
     world.api_keys = frozenset(options.api_key)
+    world.user_keys = frozenset(options.user_key)
     # Stopped by a signal or by Ctrl-C: asked to end, so all is well.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -39,6 +44,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--speed", type=float, default=1.0, help="2 is twice as fast")
     parser.add_argument("--max-active-backends", type=int, default=0, help="0 for no limit")
     parser.add_argument("--api-key", action="append", default=[], help="may be repeated")
+    parser.add_argument("--user-key", action="append", default=[], help="a plain user's; the same")
+    parser.add_argument("--distributed", action="store_true", help="two workers, detached loads")
     parser.add_argument("--no-directives", action="store_true", help="prompts are only prompts")
     parser.add_argument("--until-stdin-closes", action="store_true")
     return parser.parse_args()

@@ -29,9 +29,10 @@ __all__ = ["SIMULATOR_HEADER", "build_app"]
 SIMULATOR_HEADER = "X-Inference-MCP-Simulator"
 """On every answer, with the value 1: it was simulated."""
 
-_PUBLIC = frozenset({"/readyz", "/healthz"})
+_PUBLIC = frozenset({"/readyz", "/healthz", "/.well-known/localai.json"})
 _ADMIN_ENDS = ("/system", "/backend/load", "/backend/shutdown", "/backend/monitor")
-_ADMIN_PATHS = frozenset({"/api/aliases", "/api/settings", "/api/models/capabilities"})
+# The list of the web UI and a load's status are for every key.
+_ADMIN_PATHS = frozenset({"/api/aliases", "/api/settings", "/api/nodes"})
 
 
 def build_app(world: World) -> ASGIApp:

@@ -1,33 +1,49 @@
-"""LocalAI's backend processes: loading, residency, slots, crashes, cooldowns (contract 6, 8).
+"""LocalAI's backend processes on one machine: loads, residency, slots, crashes (contract 6, 8).
 
 It decides what a request for a model meets; what the backend then computes is the handlers'.
 Who loads is the first request itself, as in LocalAI: if its client goes, the load dies with
-it (trap 10).
+it (trap 10). ``nodes`` answers the same questions for many machines; what a process is stands
+here for both.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 import anyio
 
 from inference_mcp.simulator.wire import Refusal
 from inference_mcp.simulator.world import Backend, Load, SimModel, World
 
-__all__ = ["CONNECTION_REFUSED", "alive", "ensure_loaded", "occupy", "shut_down"]
+__all__ = [
+    "CONNECTION_REFUSED",
+    "DIED",
+    "alive",
+    "ensure_loaded",
+    "free",
+    "load_status",
+    "occupy",
+    "shut_down",
+    "stop",
+]
 
 CONNECTION_REFUSED = (
     "rpc error: code = Unavailable desc = connection error: desc = "
     '"transport: Error while dialing: dial tcp 127.0.0.1:41113: connect: connection refused"'
 )
-_DIED = "rpc error: code = Unavailable desc = error reading from server: EOF"
+DIED = "rpc error: code = Unavailable desc = error reading from server: EOF"
 _LOAD_FAILED = (
     "failed to load model with internal loader: could not load model (no success): "
     "simulated load failure"
+)
+_NO_BACKEND_ACCEPTS = (
+    "failed to load model with internal loader: could not load model - all backends returned "
+    "error: could not load model (no success): simulated load failure"
 )
 _LOAD_KILLED = (
     "failed to load model with internal loader: could not load model: "
@@ -35,7 +51,7 @@ _LOAD_KILLED = (
 )
 
 
-async def ensure_loaded(world: World, model: SimModel) -> Backend:
+async def ensure_loaded(world: World, model: SimModel, _merged: Mapping[str, Any]) -> Backend:
     """The model's backend, loaded now if need be. It may be dead: LocalAI cannot tell.
 
     Raises:
@@ -94,7 +110,7 @@ async def occupy(world: World, backend: Backend) -> AsyncIterator[None]:
         backend.used_at_s = time.monotonic()
         world.notify()
     if scope.cancelled_caught:
-        raise Refusal(500, _DIED)
+        raise Refusal(500, DIED)
 
 
 async def shut_down(world: World, name: str) -> None:
@@ -106,6 +122,21 @@ async def shut_down(world: World, name: str) -> None:
     backend = world.resident.get(name)
     if backend is None:
         raise Refusal(404, "Resource not found")
+    await stop(world, backend)
+
+
+def load_status(_world: World, _name: str) -> Mapping[str, Any] | None:
+    """Nothing: on one machine a load is the request that carries it, and no job."""
+    return None
+
+
+async def stop(world: World, backend: Backend) -> None:
+    """Stop one process, after its work.
+
+    Raises:
+        Refusal: 500 where it stays busy for too long.
+    """
+    name = backend.model.id
     backend.stopping = True
     world.notify()
     try:
@@ -114,7 +145,7 @@ async def shut_down(world: World, name: str) -> None:
                 await world.until(lambda: backend.users == 0)
             if patience.cancelled_caught:
                 raise Refusal(500, f"model {name} is still busy, shutdown timed out")
-        _free(world, backend)
+        free(world, backend)
     finally:
         backend.stopping = False
         world.notify()
@@ -134,9 +165,9 @@ def _resident(world: World, model: SimModel) -> Backend | None:
     return None
 
 
-def _free(world: World, backend: Backend) -> None:
-    if world.resident.get(backend.model.id) is backend:
-        del world.resident[backend.model.id]
+def free(world: World, backend: Backend) -> None:
+    """Take a process out of memory, if it is still there; its calls go on to their end."""
+    if world.forget(backend):
         world.record("free", backend.model.id)
 
 
@@ -190,10 +221,9 @@ async def _start_process(world: World, model: SimModel, load: Load) -> Backend:
     await anyio.sleep(model.load_s)
     await world.wait_released(model.id, "load")
     if model.fails_to_load:
-        raise Refusal(500, _LOAD_FAILED)
+        raise Refusal(500, _NO_BACKEND_ACCEPTS if model.phantom else _LOAD_FAILED)
     backend = Backend(model, anyio.Semaphore(model.slots), time.monotonic())
-    world.resident[model.id] = backend
-    world.ever_loaded.add(model.id)
+    world.keep(backend)
     world.cooldowns.pop(model.id, None)
     world.record("load_end", model.id)
     return backend
@@ -211,7 +241,7 @@ def _evict_idle(world: World) -> bool:
         idle = [b for b in world.resident.values() if b.users == 0 and not b.stopping]
         if not idle:
             return False
-        _free(world, min(idle, key=lambda backend: backend.used_at_s))
+        free(world, min(idle, key=lambda backend: backend.used_at_s))
     return True
 
 

@@ -1,7 +1,7 @@
 """``/v1/chat/completions``: text and vision (contract 1 and 2).
 
 Text stops within milliseconds of a disconnect, streaming or not; so does a load that the
-request is carrying (trap 10). Above it is the app, below it ``backends`` and ``content``.
+request is carrying (trap 10). Above it is the app, below it ``hosting`` and ``content``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from inference_mcp.simulator.backends import alive, ensure_loaded, occupy
+from inference_mcp.simulator.backends import alive, occupy
 from inference_mcp.simulator.choosing import choose_model
 from inference_mcp.simulator.content import Turn, answer_for
 from inference_mcp.simulator.directives import Directives, parse_directives
+from inference_mcp.simulator.hosting import host_of, merged_by_chat
 from inference_mcp.simulator.wire import Refusal, parse_body, until_gone
-from inference_mcp.simulator.world import SimModel, World
+from inference_mcp.simulator.world import Backend, SimModel, World
 
 __all__ = ["chat"]
 
@@ -206,24 +207,25 @@ class _ChatAnswer:
 
     async def _predict(self, kind: str, emit: _Emit) -> _Outcome:
         world, job = self._world, self._job
-        backend = await ensure_loaded(world, job.model)
+        merged = merged_by_chat(job.options)
+        backend = await host_of(world).ensure_loaded(world, job.model, merged)
         alive(backend)
         async with occupy(world, backend):
             with world.work(kind, job.model.id, job.number, job.facts()):
-                return await _generate(world, job, emit)
+                return await _generate(world, job, backend, emit)
 
 
 async def _ignore(_delta: dict[str, Any]) -> None:
     """Nobody looks at the pieces of an answer that is sent whole."""
 
 
-async def _generate(world: World, job: _Job, emit: _Emit) -> _Outcome:
+async def _generate(world: World, job: _Job, backend: Backend, emit: _Emit) -> _Outcome:
     commands = job.directives
     words = await _words_of(job)
     await anyio.sleep(job.model.first_token_s + commands.sleep_s)
     await world.wait_released(job.model.id, "work")
     if "crash" in commands:
-        await _crash(world, job)
+        await _crash(world, backend)
     if "ctx" in commands:
         await emit({"content": _TOO_LONG})
         detail = f"{_TOO_LONG} (4096 tokens), try increasing it"
@@ -239,7 +241,7 @@ async def _generate(world: World, job: _Job, emit: _Emit) -> _Outcome:
         if count == _WORDS_BEFORE_FAILING and "errmid" in commands:
             raise Refusal(500, "rpc error: code = Internal desc = simulated mid-stream failure")
         if count == _WORDS_BEFORE_FAILING and "crashmid" in commands:
-            await _crash(world, job)
+            await _crash(world, backend)
         await emit({"content": word})
     outcome.text = "".join(words).strip()
     outcome.tokens = len(words)
@@ -248,8 +250,8 @@ async def _generate(world: World, job: _Job, emit: _Emit) -> _Outcome:
     return outcome
 
 
-async def _crash(world: World, job: _Job) -> None:
-    world.crash(job.model.id)
+async def _crash(world: World, backend: Backend) -> None:
+    world.kill(backend)
     await anyio.sleep_forever()  # the crash ends this call, among others
 
 

@@ -2,7 +2,7 @@
 
 Beside LocalAI's there are ``/simulator/…``, for tests in another process.
 
-Above it is the app, below it ``backends`` and the world.
+Above it is the app, below it ``hosting`` and the world.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ import anyio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from inference_mcp.simulator.backends import CONNECTION_REFUSED, ensure_loaded, shut_down
+from inference_mcp.simulator.backends import CONNECTION_REFUSED
 from inference_mcp.simulator.faults import Fault
+from inference_mcp.simulator.hosting import host_of
 from inference_mcp.simulator.wire import Refusal, parse_body, until_gone
-from inference_mcp.simulator.world import SimModel, World
+from inference_mcp.simulator.world import Backend, SimModel, World
 
 __all__ = ["CONTROL", "LOCALAI"]
+
+_VERSION = "v4.9.0 (simulated)"
 
 
 def _world(request: Request) -> World:
@@ -54,21 +57,32 @@ def _list_or_null(model: SimModel) -> list[str] | None:
 
 
 async def _ui_capabilities(request: Request) -> Response:
-    data = [
-        {
+    world = _world(request)
+    data = []
+    for model in sorted(world.listed(), key=lambda model: model.id):
+        row = {
             "id": model.id,
             "capabilities": _list_or_null(model) or [],
             "backend": _backend_name(model),
             "disabled": model.disabled,
             "pinned": False,
         }
-        for model in sorted(_world(request).listed(), key=lambda model: model.id)
-    ]
+        places = [place for one in world.backends_of(model.id) for place in _place_of(one)]
+        data.append({**row, "loaded_on": places} if places else row)
     return JSONResponse({"data": data})
 
 
+def _place_of(backend: Backend) -> list[dict[str, str]]:
+    """One replica as LocalAI's registry knows it; nothing of what is on one machine alone."""
+    worker = backend.worker
+    if worker is None:
+        return []
+    where = {"node_id": worker.id, "node_name": worker.name}
+    return [{**where, "state": "loaded", "node_status": "healthy"}]
+
+
 def _backend_name(model: SimModel) -> str:
-    if model.alias_of:
+    if model.alias_of or model.phantom:
         return ""
     return "stablediffusion-ggml" if "image" in (model.capabilities or ()) else "llama-cpp"
 
@@ -80,19 +94,34 @@ async def _aliases(request: Request) -> Response:
 
 async def _system(request: Request) -> Response:
     world = _world(request)
-    loaded = []
-    for backend in world.resident.values():  # dead ones too (trap 13), loading ones not (14)
-        entry = {"id": backend.model.id}
-        loaded.append(
-            entry if backend.model.phantom else {**entry, "backend": _backend_name(backend.model)}
-        )
+    # Dead ones too (trap 13), loading ones not (trap 14), replicas as one.
+    found = {backend.model.id: backend.model for backend in world.resident.values()}
+    loaded = [
+        {"id": model.id} if model.phantom else {"id": model.id, "backend": _backend_name(model)}
+        for model in found.values()
+    ]
     world.shuffled.shuffle(loaded)
-    backends = sorted({_backend_name(model) for model in world.models.values()} - {""})
+    # Backends are the workers' there, and LocalAI lists only its own.
+    here = () if world.cluster else world.models.values()
+    backends = sorted({_backend_name(model) for model in here} - {""})
     return JSONResponse({"backends": backends, "loaded_models": loaded})
 
 
 async def _version(_request: Request) -> Response:
-    return JSONResponse({"version": "v4.9.0 (simulated)"})
+    return JSONResponse({"version": _VERSION})
+
+
+async def _discovery(request: Request) -> Response:
+    """The part of LocalAI's public description that tells who its backends are with."""
+    logs = "node_backend_logs" if _world(request).cluster else "backend_logs"
+    path = "/api/nodes/:id/backend-logs" if _world(request).cluster else "/api/backend-logs"
+    monitoring = {"system": "/system", "version": "/version", logs: path}
+    endpoints = {
+        "models_capabilities": "/v1/models/capabilities",
+        "model_load_status": "/api/models/:id/load-status",
+    }
+    groups = {"monitoring": monitoring}
+    return JSONResponse({"version": _VERSION, "endpoints": endpoints, "endpoint_groups": groups})
 
 
 async def _health(_request: Request) -> Response:
@@ -134,15 +163,16 @@ class _LoadAnswer:
         async def load() -> None:
             await (await self._answer())(scope, receive, send)
 
-        # The load hangs on this request as on any other (trap 10).
+        # On one machine the load hangs on this request as on any other (trap 10).
         with anyio.CancelScope() as all_of_it:
             await until_gone(receive, all_of_it.cancel, load)
 
     async def _answer(self) -> Response:
         known = self._world.resolve(self._name)
-        model = known or SimModel(self._name, capabilities=None, phantom=True)
+        model = known or self._world.phantom(self._name)
         try:
-            await ensure_loaded(self._world, model)
+            # Nothing of a request is merged here: it is the configuration as it is (trap 19).
+            await host_of(self._world).ensure_loaded(self._world, model, {})
         except Refusal as refusal:
             failed = {"loaded": None, "message": f"failed to load model: {refusal.message}"}
             return JSONResponse(failed, status_code=500)
@@ -154,8 +184,16 @@ async def _shutdown(request: Request) -> Response:
     world = _world(request)
     name = str(parse_body(request).get("model") or "")
     model = world.resolve(name)
-    await shut_down(world, model.id if model else name)
+    await host_of(world).shut_down(world, model.id if model else name)
     return JSONResponse({"message": "model stopped"})
+
+
+async def _load_status(request: Request) -> Response:
+    name = request.path_params["name"]
+    status = host_of(_world(request)).load_status(_world(request), name)
+    if status is None:
+        raise Refusal(404, f"no load is running for model {name}", kind="not_found_error")
+    return JSONResponse(dict(status))
 
 
 async def _monitor(request: Request) -> Response:
@@ -199,9 +237,24 @@ async def _simulator_state(request: Request) -> Response:
             "peak_requests": world.peak_requests,
             "peak_requests_of": world.peak_requests_of,
             "loaded": sorted(world.resident),
-            "loading": sorted(world.loading),
+            "loading": sorted({*world.loading, *_jobs_of(world)}),
         }
     )
+
+
+def _jobs_of(world: World) -> list[str]:
+    jobs = world.cluster.jobs if world.cluster else {}
+    return [name for name, job in jobs.items() if job.error is None]
+
+
+async def _simulator_nodes(request: Request) -> Response:
+    """``{"lose": "worker-1"}``, any with ``null``; ``{"add": true}``."""
+    wanted, world = json.loads(request.state.body), _world(request)
+    try:
+        name = world.add_node() if wanted.get("add") else world.lose_node(wanted["lose"])
+    except KeyError as error:
+        raise Refusal(400, f"no such worker: {error}") from error
+    return JSONResponse({"node": name})
 
 
 async def _simulator_faults(request: Request) -> Response:
@@ -227,10 +280,12 @@ LOCALAI = (
     ("POST", "/v1/backend/load", _load),
     ("POST", "/v1/backend/shutdown", _shutdown),
     ("GET", "/api/models/capabilities", _ui_capabilities),
+    ("GET", "/api/models/{name:path}/load-status", _load_status),
     ("GET", "/api/aliases", _aliases),
     ("GET", "/api/settings", _settings),
     ("GET", "/system", _system),
     ("GET", "/version", _version),
+    ("GET", "/.well-known/localai.json", _discovery),
     ("GET", "/readyz", _health),
     ("GET", "/healthz", _health),
 )
@@ -240,5 +295,6 @@ CONTROL = (
     ("GET", "/simulator/events", _simulator_events),
     ("GET", "/simulator/state", _simulator_state),
     ("POST", "/simulator/faults", _simulator_faults),
+    ("POST", "/simulator/nodes", _simulator_nodes),
     ("POST", "/simulator/reset", _simulator_reset),
 )

@@ -2,7 +2,7 @@
 
 A picture that has reached its backend is computed to the end, and so is one that only waits
 there (trap 11): a disconnect ends nothing but a load under way (trap 10). Above it is the app,
-below it ``backends`` and ``content``.
+below it ``hosting`` and ``content``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from inference_mcp.simulator.backends import alive, ensure_loaded, occupy
+from inference_mcp.simulator.backends import alive, occupy
 from inference_mcp.simulator.choosing import choose_model
 from inference_mcp.simulator.content import picture_for
 from inference_mcp.simulator.directives import parse_directives
+from inference_mcp.simulator.hosting import host_of, merged_by_image
 from inference_mcp.simulator.wire import Refusal, parse_body, until_gone
 from inference_mcp.simulator.world import Backend, SimModel, World
 
@@ -187,11 +188,12 @@ class _ImageAnswer:
 
     async def _compute_all(self, number: int) -> list[dict[str, Any]]:
         data = []
+        host, merged = host_of(self._world), merged_by_image(self._body)
         for picture in _read_pictures(self._model, self._body):
             if self._gone:
                 break
             with self._loading:
-                backend = await ensure_loaded(self._world, self._model)
+                backend = await host.ensure_loaded(self._world, self._model, merged)
             if self._loading.cancelled_caught:
                 break
             # A scope can be entered once only; the next picture may meet a load as well.
@@ -219,7 +221,7 @@ class _ImageAnswer:
                 await anyio.sleep(model.image_s + commands.sleep_s)
                 await world.wait_released(model.id, "work")
                 if "crash" in commands:
-                    world.crash(model.id)
+                    world.kill(backend)
                     await anyio.sleep_forever()
                 if "err" in commands:
                     raise _exception("CUDA out of memory (simulated)")

@@ -53,7 +53,8 @@ async def running(world: World, *, port: int = 0) -> AsyncIterator[str]:
         )
         server = _Server(config)
         failure: Exception | None = None
-        async with anyio.create_task_group() as tasks:
+        async with anyio.create_task_group() as tasks, anyio.create_task_group() as detached:
+            world.detach_into(detached)
             tasks.start_soon(partial(server.serve, sockets=[listener]))
             await server.ready.wait()
             try:
@@ -62,6 +63,7 @@ async def running(world: World, *, port: int = 0) -> AsyncIterator[str]:
                 failure = error
             finally:
                 server.stop.set()
+                detached.cancel_scope.cancel()
         if failure is not None:
             raise failure
 

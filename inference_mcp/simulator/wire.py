@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive
 
-__all__ = ["Refusal", "parse_body", "until_gone"]
+__all__ = ["Refusal", "StillLoading", "parse_body", "until_gone"]
 
 _LONE_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
@@ -55,12 +55,33 @@ class Refusal(Exception):  # noqa: N818 - not every one of them is an error of t
 
     def response(self, correlation_id: str | None = None) -> JSONResponse:
         """The whole answer, with LocalAI's own header where the request got that far."""
-        error: dict[str, Any] = {"code": self.status} if self._with_code else {}
-        error |= {"message": self.message, "type": self._kind}
         headers = dict(self.headers)
         if correlation_id is not None:
             headers["X-Correlation-ID"] = correlation_id
-        return JSONResponse({"error": error}, status_code=self.status, headers=headers)
+        return JSONResponse(self._body(), status_code=self.status, headers=headers)
+
+    def _body(self) -> dict[str, Any]:
+        error: dict[str, Any] = {"code": self.status} if self._with_code else {}
+        return {"error": {**error, "message": self.message, "type": self._kind}}
+
+
+class StillLoading(Refusal):
+    """A load that goes on while its request is sent away (trap 20).
+
+    As an answer it tells ``text`` and the ``loading`` object. A stream and ``/backend/load``
+    have only ``message``, and no header.
+    """
+
+    def __init__(
+        self, loading: Mapping[str, Any], text: str, *, retry_after_s: int, message: str
+    ) -> None:
+        super().__init__(503, message, headers={"Retry-After": str(retry_after_s)})
+        self._text = text
+        self._loading = dict(loading)
+
+    def _body(self) -> dict[str, Any]:
+        error = {"code": "model_loading", "message": self._text, "type": "model_loading"}
+        return {"error": error, "loading": self._loading}
 
 
 def parse_body(request: Request) -> dict[str, Any]:

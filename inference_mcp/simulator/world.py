@@ -11,67 +11,26 @@ import random
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import anyio
+import anyio.abc
 
+from inference_mcp.simulator.cluster import Cluster, Worker
 from inference_mcp.simulator.faults import Fault
+from inference_mcp.simulator.models import SimModel, Timing
 from inference_mcp.simulator.wire import Refusal
 
 __all__ = ["Backend", "Event", "Load", "SimModel", "Stage", "Timing", "World", "default_world"]
 
-Stage: TypeAlias = Literal["load", "work"]
+Stage: TypeAlias = Literal["install", "stage", "load", "work"]
+"""Where ``hold`` can stop a model; the first two are there in distributed mode only."""
 
 _KEPT_EVENTS = 20_000  # a long `--simulate` run must not grow
-
-
-@dataclass(frozen=True, slots=True)
-class SimModel:
-    """One installed model.
-
-    ``capabilities`` are LocalAI's words (``chat``, ``vision``, ``image``, …), ``None`` where
-    LocalAI cannot tell (5.1). ``slots`` is how many requests its backend works on at once.
-    ``max_concurrent`` refuses further chats (trap 17), 0 for no limit. With
-    ``vision_after_load`` the list names vision only once the model has been loaded (5.1).
-    ``phantom`` is for names that LocalAI makes models of (trap 2).
-    """
-
-    id: str
-    capabilities: tuple[str, ...] | None = ("chat",)
-    input_modalities: tuple[str, ...] = ("text",)
-    output_modalities: tuple[str, ...] = ("text",)
-    slots: int = 1
-    load_s: float = 0.0
-    first_token_s: float = 0.0
-    token_s: float = 0.0
-    image_s: float = 0.0
-    disabled: bool = False
-    alias_of: str | None = None
-    max_concurrent: int = 0
-    fails_to_load: bool = False
-    vision_after_load: bool = False
-    phantom: bool = False
-
-    @property
-    def can_see(self) -> bool:
-        """Whether its backend looks at pictures at all."""
-        return "vision" in (self.capabilities or ())
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """LocalAI's own times, in seconds. Real are 2 s for ``spawn_s``; the others are real."""
-
-    spawn_s: float = 0.05
-    cooldown_s: float = 10.0
-    cooldown_most_s: float = 300.0
-    eviction_wait_s: float = 29.0
-    dead_s: float = 30.0
-    shutdown_wait_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +46,10 @@ class Event:
 
 @dataclass(slots=True, eq=False)
 class Backend:
-    """The process of one model in memory. ``users`` counts calls, those that queue included."""
+    """The process of one model in memory, on a worker in distributed mode.
+
+    ``users`` counts calls, those that queue included.
+    """
 
     model: SimModel
     slots: anyio.Semaphore
@@ -96,6 +58,7 @@ class Backend:
     stopping: bool = False
     users: int = 0
     calls: set[anyio.CancelScope] = field(default_factory=set)
+    worker: Worker | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -114,7 +77,9 @@ class World:
     ``directives`` says whether prompts and ``/simulator/…`` may break things; it is off
     where users try the program. ``peak_in_flight`` is how many requests the backends worked
     on at once, ``peak_requests`` how many LocalAI held open, waiting ones included; both
-    per model too (``…_of``).
+    per model too (``…_of``). A distributed world has a ``cluster``, any other has ``None``;
+    keys in ``user_keys`` are plain users'. ``accepts_phantoms`` says whether a backend takes
+    any name (trap 2), or none does.
     """
 
     def __init__(
@@ -127,6 +92,9 @@ class World:
         user_keys: Iterable[str] = (),
         upload_limit_bytes: int = 15_000_000,
         directives: bool = True,
+        accepts_phantoms: bool = True,
+        distributed: bool = False,
+        workers: int = 2,
     ) -> None:
         self.models = {model.id: model for model in models}
         self.timing = timing or Timing()
@@ -135,6 +103,8 @@ class World:
         self.user_keys = frozenset(user_keys)
         self.upload_limit_bytes = upload_limit_bytes
         self.directives = directives
+        self.accepts_phantoms = accepts_phantoms
+        self.cluster = Cluster(workers) if distributed else None
         self.resident: dict[str, Backend] = {}
         self.loading: dict[str, Load] = {}
         self.cooldowns: dict[str, tuple[float, int]] = {}
@@ -145,6 +115,7 @@ class World:
         self._held: set[tuple[str, Stage]] = set()
         self._changed = anyio.Event()
         self._requests = 0
+        self._detached: anyio.abc.TaskGroup | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -161,6 +132,8 @@ class World:
         self.cooldowns.clear()
         self.generated.clear()
         self._held.clear()
+        if self.cluster:
+            self.cluster.reset()
         self.notify()
 
     # What happened ---------------------------------------------------------------------
@@ -252,7 +225,20 @@ class World:
 
     async def wait_released(self, model: str, stage: Stage) -> None:
         """Wait while this is held."""
-        await self.until(lambda: (model, stage) not in self._held)
+        await self.until(lambda: not self.is_held(model, stage))
+
+    def is_held(self, model: str, stage: Stage) -> bool:
+        """Whether ``hold`` stops this now."""
+        return (model, stage) in self._held
+
+    def detach_into(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Where work goes that outlives the request that began it."""
+        self._detached = tasks
+
+    def detach(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin such work."""
+        assert self._detached is not None, "a distributed world works only while it runs"  # noqa: S101
+        self._detached.start_soon(work)
 
     # Breaking --------------------------------------------------------------------------
 
@@ -269,12 +255,72 @@ class World:
         return None
 
     def crash(self, model: str) -> None:
-        """Kill the model's backend process: its calls fail, and so do new ones (trap 13)."""
-        backend = self.resident[model]
+        """Kill all processes of a loaded model: their calls fail, and new ones (trap 13)."""
+        backends = self.backends_of(model)
+        if not backends:
+            raise KeyError(model)
+        for backend in backends:
+            self.kill(backend)
+
+    def kill(self, backend: Backend) -> None:
+        """Kill one process."""
         backend.dead_until_s = time.monotonic() + self.timing.dead_s
-        self.record("crash", model)
+        self.record("crash", backend.model.id)
         for call in tuple(backend.calls):
             call.cancel()
+
+    def lose_node(self, name: str | None = None) -> str:
+        """Kill a worker with all that it runs (trap 21); gives its name, e.g. ``worker-1``.
+
+        Without a name it is the one with the most backends. LocalAI takes it for healthy for
+        ``Timing.node_lost_s``.
+
+        Raises:
+            KeyError: there is no such worker, or none at all.
+        """
+        alive = [w for w in self._workers() if not w.lost and name in (None, w.name)]
+        held = [backend.worker for backend in self.resident.values()]
+        worker = max(alive, key=held.count, default=None)
+        if worker is None:
+            raise KeyError(name)
+        worker.lost_until_s = time.monotonic() + self.timing.node_lost_s
+        self.record("node_lost", "", facts={"node": worker.name})
+        for backend in self.resident.values():
+            if backend.worker is worker:
+                self.kill(backend)
+        return worker.name
+
+    def add_node(self) -> str:
+        """One more worker; gives its name."""
+        if self.cluster is None:
+            raise KeyError("only a distributed world has workers")
+        worker = self.cluster.add_worker()
+        self.record("node_added", "", facts={"node": worker.name})
+        return worker.name
+
+    def _workers(self) -> list[Worker]:
+        return self.cluster.workers if self.cluster else []
+
+    # What is in memory -----------------------------------------------------------------
+
+    def keep(self, backend: Backend) -> None:
+        """A process has its model in memory: the first as ``id``, the next as ``id#1``."""
+        name = backend.model.id
+        keys = [name, *(f"{name}#{number}" for number in range(1, len(self.resident) + 1))]
+        self.resident[next(key for key in keys if key not in self.resident)] = backend
+        self.ever_loaded.add(name)
+        self.notify()
+
+    def forget(self, backend: Backend) -> bool:
+        """The process is gone; whether it was there."""
+        keys = [key for key, held in self.resident.items() if held is backend]
+        for key in keys:
+            del self.resident[key]
+        return bool(keys)
+
+    def backends_of(self, model: str) -> list[Backend]:
+        """The processes of a model: at most one on one machine."""
+        return [backend for backend in self.resident.values() if backend.model.id == model]
 
     # Models ----------------------------------------------------------------------------
 
@@ -288,8 +334,13 @@ class World:
         if model is not None:
             return self.models.get(model.alias_of) if model.alias_of else model
         if "/" in name or self._matches_installed(name):
-            return SimModel(name, capabilities=None, phantom=True)
+            return self.phantom(name)
         return None
+
+    def phantom(self, name: str) -> SimModel:
+        """What LocalAI makes of a name that is nobody's (trap 2)."""
+        failing = not self.accepts_phantoms
+        return SimModel(name, capabilities=None, phantom=True, fails_to_load=failing)
 
     def _matches_installed(self, name: str) -> bool:
         try:
@@ -301,6 +352,9 @@ class World:
     def listed(self) -> list[SimModel]:
         """The models as LocalAI lists them: in no order (trap 1), vision maybe still unknown."""
         models = [self._as_known(model) for model in self.models.values()]
+        # Where files were sent to workers, their checksums lie about as if they were models.
+        staged = sorted(self.cluster.staged) if self.cluster else ()
+        models += [SimModel(f"{name}.gguf.sha256", None, phantom=True) for name in staged]
         self.shuffled.shuffle(models)
         return models
 
@@ -314,7 +368,9 @@ class World:
         return replace(model, capabilities=capabilities, input_modalities=inputs)
 
 
-def default_world(speed: float = 1.0, *, directives: bool = True) -> World:
+def default_world(
+    speed: float = 1.0, *, directives: bool = True, distributed: bool = False
+) -> World:
     """A newcomer's LocalAI. At speed 1 a chat takes about 0.4 s and a picture about 1.2 s.
 
     A higher speed makes all of it faster, loads too.
@@ -332,4 +388,4 @@ def default_world(speed: float = 1.0, *, directives: bool = True) -> World:
         SimModel("phi-4-loose", None, **text),  # type: ignore[arg-type]
     ]
     timing = Timing(spawn_s=0.05 / speed)
-    return World(models, timing=timing, directives=directives)
+    return World(models, timing=timing, directives=directives, distributed=distributed)

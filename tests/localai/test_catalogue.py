@@ -254,3 +254,11 @@ def test_what_is_loaded_is_told_where_localai_tells_it() -> None:
     assert by_id(built(entry("m", ["chat"]), system={"loaded_models": []}))["m"].loaded is False
     spread = built(entry("m", None), details={"data": [{"id": "m", "loaded_on": ["worker-1"]}]})
     assert by_id(spread)["m"].loaded is True
+
+
+def test_the_checksums_of_files_on_their_way_are_no_models() -> None:
+    """Distributed, LocalAI lists what it lays beside the files that it copies."""
+    found = built(
+        entry("flux.gguf.sha256", None), entry("m.sha256", ["chat"]), entry("plain", None)
+    )
+    assert list(by_id(found)) == ["m.sha256", "plain"]

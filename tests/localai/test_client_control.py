@@ -197,14 +197,16 @@ async def test_how_far_a_load_is_stands_in_what_localai_tells() -> None:
 async def test_a_localai_that_knows_of_no_load_is_left_alone_for_a_while(script: Script) -> None:
     """Outside its distributed mode it never knows of one."""
     now = 0.0
-    async with scripted(script) as server:
-        async with client_for(server.url, kind=HastyClient, clock=lambda: now) as client:
-            assert await client.load_progress("m") is None
-            assert await client.load_progress("m") is None
-            assert len(server.seen) == 1
-            now = LocalAIClient.QUIET_S
-            assert await client.load_progress("m") is None
-            assert len(server.seen) == 2
+    async with (
+        scripted(script) as server,
+        client_for(server.url, kind=HastyClient, clock=lambda: now) as client,
+    ):
+        assert await client.load_progress("m") is None
+        assert await client.load_progress("m") is None
+        assert len(server.seen) == 1
+        now = LocalAIClient.QUIET_S
+        assert await client.load_progress("m") is None
+        assert len(server.seen) == 2
 
 
 async def test_a_localai_that_is_gone_fails_a_load_and_an_unload() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from inference_mcp.errors import (
@@ -35,6 +37,10 @@ BUSY = [
     Report(0, LOADING + "model m is loading on node worker-1"),
     Report(500, LOADING + "m is stopping"),
     Report(500, "model m is still loading"),
+    Report(0, LOADING + "model m is pending"),
+    Report(503, "model m is staging on node w (41%, eta ~11m0s)"),
+    Report(500, "timed out waiting for model m to load"),
+    Report(500, "loading model m: the load finished but the model is not available"),
     Report(500, "model is still busy"),
     Report(500, "no available nodes: no healthy nodes available: all models busy, cannot evict"),
 ]
@@ -44,6 +50,7 @@ PASSING = [
     Report(500, "could not load model: rpc error: code = canceled desc = context canceled"),
     Report(500, "rpc error: code = failedprecondition desc = model not loaded"),
     Report(500, "no available nodes: installing backend: nats request: no responders available"),
+    Report(500, "installing backend on node w: nats request to w: nats: timeout"),
 ]
 FAILED = [
     Report(500),
@@ -93,10 +100,10 @@ def test_only_a_model_that_loads_stops_or_rests_is_not_ready(report: Report) -> 
     a full model is something else.
     """  # noqa: D205  # one sentence
     error = judge(report, TEXT)
-    words = ("cooldown", "staging", "is loading on", "stopping", "still", "model not loaded")
-    words += ("no responders", "cannot evict")
+    words = "cooldown|staging|is loading on|stopping|still|model not loaded|no responders|"
+    words += "nats: timeout|cannot evict|pending|timed out|finished"
     assert isinstance(error, BackendError)
-    assert error.not_ready is any(word in report.text for word in words)
+    assert error.not_ready is bool(re.search(words, report.text))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,10 @@
 behind it scripted: ``!n=9`` and the like in a prompt are their commands, ``w0 w1 …`` is their
 text. Long base64 was not kept: a plain picture of the size that was asked for stands in its
 place. Headers are the ones that a client can learn something from.
+
+``localai-4.9-distributed.jsonl`` is the same of its distributed mode, with two workers and a
+``LOCALAI_MODEL_LOAD_WAIT`` of 4 s. Of ``1 chat right after that shutdown`` only the status and
+the JSON were kept; its request and its content type are those of the chats before it.
 """
 
 from __future__ import annotations
@@ -16,9 +20,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["Recording", "recording", "recordings"]
+__all__ = ["Recording", "distributed_recordings", "recording", "recordings"]
 
 _FILE = Path(__file__).with_name("localai-4.9.jsonl")
+_DISTRIBUTED_FILE = Path(__file__).with_name("localai-4.9-distributed.jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,17 @@ def recording(label: str) -> Recording:
 @cache
 def recordings() -> Mapping[str, Recording]:
     """All recordings by label, in the order in which they were made."""
-    with _FILE.open(encoding="utf-8") as lines:
+    return _read(_FILE)
+
+
+@cache
+def distributed_recordings() -> Mapping[str, Recording]:
+    """The same, of LocalAI's distributed mode."""
+    return _read(_DISTRIBUTED_FILE)
+
+
+def _read(file: Path) -> Mapping[str, Recording]:
+    with file.open(encoding="utf-8") as lines:
         found = [_parse(json.loads(line)) for line in lines]
     return MappingProxyType({one.label: one for one in found})
 

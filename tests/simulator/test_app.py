@@ -48,6 +48,37 @@ async def test_a_key_opens_what_it_may(headers: dict[str, str], models: int, sys
         assert (await client.get("/readyz")).status_code == 200
 
 
+@pytest.mark.parametrize("distributed", [False, True])
+@pytest.mark.parametrize(
+    ("method", "path", "admin_only"),
+    [
+        ("GET", "/system", True),
+        ("GET", "/api/settings", True),
+        ("GET", "/api/aliases", True),
+        ("GET", "/api/nodes", True),
+        ("GET", "/backend/monitor", True),
+        ("POST", "/backend/load", True),
+        ("POST", "/v1/backend/load", True),
+        ("POST", "/backend/shutdown", True),
+        ("GET", "/v1/models", False),
+        ("GET", "/v1/models/capabilities", False),
+        ("GET", "/api/models/capabilities", False),
+        ("GET", "/api/models/qwen3-8b/load-status", False),
+    ],
+)
+async def test_a_plain_users_key_is_kept_from_what_is_an_administrators(
+    method: str, path: str, admin_only: bool, distributed: bool
+) -> None:
+    """Contract 9: the same 403 everywhere; a load's status explains a 503 to whoever got it."""
+    world = recorded_world(api_keys=("admin",), user_keys=("user",), distributed=distributed)
+    async with serving(world) as client:
+        answer = await client.request(method, path, headers={"Authorization": "Bearer user"})
+    assert (answer.status_code == 403) is admin_only
+    if admin_only:
+        refused = {"code": 403, "message": "Admin access required", "type": "authorization_error"}
+        assert answer.json() == {"error": refused}
+
+
 async def test_every_answer_says_that_it_is_simulated() -> None:
     """Whatever the status, and streams too."""
     async with serving(recorded_world()) as client:

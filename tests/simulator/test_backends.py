@@ -253,3 +253,11 @@ async def test_a_phantom_answers_and_stays_loaded() -> None:
             assert answer.json()["model"] == name
         assert await loaded(client) == {"qwen", "q.en.*", "foo/bar"}
         assert (await client.post(CHAT, json=chat_body("hi", "nope"))).status_code == 404
+
+
+async def test_a_phantom_that_no_backend_takes_is_a_500() -> None:
+    """Trap 2: the name passes LocalAI's check all the same, and a load is tried."""
+    async with serving(recorded_world(accepts_phantoms=False)) as client:
+        answer = await client.post(CHAT, json=chat_body("hi", "qwen"))
+    assert answer.status_code == 500
+    assert "all backends returned error" in answer.json()["error"]["message"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 
 import anyio
 import httpx
@@ -150,6 +151,30 @@ async def test_a_stop_word_and_a_token_limit_cut_the_answer() -> None:
     assert text_of(stopped) == "w0 w1 w2"
     assert text_of(limited) == "w0 w1"
     assert limited.json()["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    ("model", "prompt", "told"),
+    [
+        ("qwen3-8b", "!crash", "EOF"),
+        ("qwen3-8b", "!errmid", "simulated mid-stream failure"),
+        ("qwen3-8b", "!ctx", "exceeds"),
+        ("llava", "!invalid", "InvalidArgument"),
+        ("badload", "hi", "could not load model"),
+        ("slowload", "hi", "retry after 9s"),
+    ],
+)
+async def test_a_stream_fails_with_200_and_no_header(model: str, prompt: str, told: str) -> None:
+    """Trap 3: an ``error`` event and ``[DONE]``; seconds to wait stand in the text alone."""
+    world = recorded_world()
+    world.cooldowns["slowload"] = (time.monotonic() + 9, 1)
+    async with serving(world) as client:
+        answer = await client.post(CHAT, json=chat_body(prompt, model, stream=True))
+    error, done = [line.removeprefix("data: ") for line in answer.text.split("\n\n") if line][-2:]
+    assert answer.status_code == 200
+    assert "retry-after" not in answer.headers
+    assert told in json.loads(error)["error"]["message"]
+    assert done == "[DONE]"
 
 
 async def test_an_empty_answer_is_asked_for_six_times() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import httpx
+import pytest
 
 from inference_mcp.simulator.world import SimModel, World
 from tests.simulator.serving import CHAT, chat_body, recorded_world, serving, vision_body
@@ -124,3 +125,86 @@ async def test_a_world_for_users_cannot_be_broken_over_http() -> None:
     """Without directives there are no routes of the stand-in's own."""
     async with serving(recorded_world(directives=False)) as client:
         assert (await client.post("/simulator/reset")).status_code == 404
+
+
+async def test_one_machine_has_no_load_to_tell_of() -> None:
+    """404 for every model, while it loads too."""
+    world = recorded_world()
+    async with serving(world) as client:
+        world.hold("slowload", "load")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: client.post(CHAT, json=chat_body("hi", "slowload")))
+            await world.wait_for_event("load_start")
+            answer = await client.get("/api/models/slowload/load-status")
+            strange = await client.get("/api/models/a%2Fb/load-status")
+            tasks.cancel_scope.cancel()
+    assert answer.status_code == strange.status_code == 404
+    assert answer.json()["error"] == {
+        "code": 404,
+        "message": "no load is running for model slowload",
+        "type": "not_found_error",
+    }
+    assert strange.json()["error"]["message"] == "no load is running for model a/b"
+
+
+async def test_workers_are_lost_and_added_over_http() -> None:
+    """Another process breaks a cluster; one machine has none."""
+    async with serving(recorded_world(distributed=True)) as client:
+        lost = await client.post("/simulator/nodes", json={"lose": "worker-2"})
+        any_one = await client.post("/simulator/nodes", json={"lose": None})
+        none_left = await client.post("/simulator/nodes", json={"lose": None})
+        added = await client.post("/simulator/nodes", json={"add": True})
+        world_state = (await client.get("/simulator/state")).json()
+    assert [one.json()["node"] for one in (lost, any_one, added)] == [
+        "worker-2",
+        "worker-1",
+        "worker-3",
+    ]
+    assert none_left.status_code == 400
+    assert world_state["loading"] == []
+    async with serving(recorded_world()) as client:
+        for order in ({"lose": None}, {"add": True}):
+            assert (await client.post("/simulator/nodes", json=order)).status_code == 400
+
+
+async def test_a_load_under_way_is_in_the_state() -> None:
+    """On workers as on one machine."""
+    world = recorded_world(distributed=True)
+    async with serving(world) as client:
+        world.hold("slowload", "load")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(lambda: client.post(CHAT, json=chat_body("hi", "slowload")))
+            await world.wait_for_event("load_start")
+            assert (await client.get("/simulator/state")).json()["loading"] == ["slowload"]
+            tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+async def test_the_public_description_tells_whether_there_are_workers(distributed: bool) -> None:
+    """Without a key; the logs are the nodes' in distributed mode, and only there."""
+    world = recorded_world(distributed=distributed, api_keys=("k",))
+    async with serving(world) as client:
+        told = (await client.get("/.well-known/localai.json")).json()
+    monitoring = told["endpoint_groups"]["monitoring"]
+    assert ("node_backend_logs" in monitoring) is distributed
+    assert ("backend_logs" in monitoring) is not distributed
+
+
+async def test_a_load_on_request_has_an_envelope_of_its_own() -> None:
+    """Trap 14: in a failure too; unknown names become phantoms; ``/system`` hides a load."""
+    world = recorded_world()
+    async with serving(world) as client:
+        failed = await client.post("/backend/load", json={"model": "badload"})
+        phantom = await client.post("/backend/load", json={"model": "never heard of"})
+        world.hold("slowload", "load")
+        async with anyio.create_task_group() as tasks:
+            body = {"model": "slowload"}
+            tasks.start_soon(lambda: client.post("/backend/load", json=body))
+            await world.wait_for_event("load_start", model="slowload")
+            loaded = (await client.get("/system")).json()["loaded_models"]
+            tasks.cancel_scope.cancel()
+    assert failed.status_code == 500
+    assert failed.json().keys() == {"loaded", "message"}
+    assert failed.json()["loaded"] is None
+    assert phantom.json() == {"loaded": [""], "message": "model loaded"}
+    assert loaded == [{"id": "never heard of"}]

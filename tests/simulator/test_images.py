@@ -112,10 +112,32 @@ async def test_a_disconnect_ends_a_list_of_pictures_after_the_running_one() -> N
 
 
 async def test_a_picture_without_success_has_no_base64() -> None:
-    """Trap 7: 200, and the key is missing."""
+    """Trap 7: 200, and the key is missing; without a prompt there is no ``data`` at all."""
     async with serving(recorded_world()) as client:
         answer = await client.post(IMAGES, json=image_body("!fail"))
+        nothing = await client.post(IMAGES, json=image_body(""))
     assert answer.json()["data"] == [{"embedding": None, "index": 0}]
+    assert nothing.status_code == 200
+    assert "data" not in nothing.json()
+
+
+@pytest.mark.parametrize("size", ["64x", "x", "64x64x64", "axb"])
+async def test_a_size_that_is_no_pair_of_numbers_is_a_500(size: str) -> None:
+    """Trap 8: the caller's error comes as the server's."""
+    async with serving(recorded_world()) as client:
+        answer = await client.post(IMAGES, json=image_body("fox", size=size))
+    assert answer.status_code == 500
+    assert answer.json()["error"]["message"] == "invalid value for 'size'"
+
+
+async def test_counts_and_steps_are_not_checked() -> None:
+    """Trap 8: a negative number of pictures is none, a negative step goes to the backend."""
+    world = recorded_world()
+    async with serving(world) as client:
+        none = await client.post(IMAGES, json=image_body("fox", n=-1))
+        await post(client, "fox", step=-4)
+    assert none.status_code == 200
+    assert [event.facts["step"] for event in world.events_of("img_start")] == [-4]
 
 
 async def test_a_source_that_is_no_picture_fails_with_a_path_in_the_text() -> None:

@@ -30,6 +30,25 @@ async def test_it_prints_its_url_first_and_ends_with_its_stdin() -> None:
             assert await process.wait() == 0
 
 
+async def test_it_can_be_a_cluster_with_a_plain_users_key() -> None:
+    """The options reach the world: no backends are listed, and ``/system`` is not for all."""
+    keys = ["--api-key", "a", "--user-key", "u"]
+    command = [*COMMAND, "--until-stdin-closes", "--distributed", *keys]
+    with anyio.fail_after(20):
+        async with await anyio.open_process(command, stderr=None) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            lines = BufferedByteReceiveStream(process.stdout)
+            url = (await lines.receive_until(b"\n", 200)).decode().strip()
+            async with httpx.AsyncClient(base_url=url, timeout=5, trust_env=False) as client:
+                mine = await client.get("/system", headers={"Authorization": "Bearer a"})
+                theirs = await client.get("/system", headers={"Authorization": "Bearer u"})
+            assert mine.json()["backends"] == []
+            assert theirs.status_code == 403
+            await process.stdin.aclose()
+            assert await process.wait() == 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no SIGTERM to handle")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_ends_it_cleanly(number: signal.Signals) -> None:

@@ -41,6 +41,25 @@ async def test_it_ends_at_once_whatever_its_requests_do() -> None:
     assert world.requests_of.total() == 0
 
 
+async def test_a_detached_load_ends_with_it_and_not_before() -> None:
+    """A load outlives its request; nothing outlives the stand-in, which can run again."""
+    world = recorded_world(distributed=True)
+    world.hold("qwen3-8b", "load")
+    async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+        with anyio.fail_after(5):
+            async with running(world) as url:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(lambda: client.post(url + CHAT, json=chat_body("hi")))
+                    await world.wait_for_event("load_start")
+                    tasks.cancel_scope.cancel()
+                await world.until(lambda: world.requests_of.total() == 0)
+            world.release("qwen3-8b", "load")
+            async with running(world) as url:
+                answer = await client.post(url + CHAT, json=chat_body("hi"))
+    assert answer.status_code == 200
+    assert len(world.events_of("load_end")) == 1
+
+
 async def test_signals_belong_to_the_program_around_it() -> None:
     """No handler is installed."""
     before = signal.getsignal(signal.SIGINT)
