@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from inference_mcp.errors import BackendFailedError, ShuttingDownError
+from inference_mcp.errors import BackendBusyError, BackendFailedError, ShuttingDownError
 from inference_mcp.observe import JobRejected
 from inference_mcp.requests import ChatRequest, Message, Priority, RequestType
 from tests.assembled import assembled, facts, texts
@@ -317,3 +317,33 @@ async def test_closing_fails_what_waits_at_once_and_what_runs_after_a_grace(
             assert app.terminal(job_id) == ["failed"]
         result = await app.call("txt2txt", prompt="Hello")
         assert texts(result)[0].startswith(f"[{ShuttingDownError.code}] ")
+
+
+# --- what goes wrong on the way -----------------------------------------------------------
+
+
+async def test_a_load_that_goes_on_is_no_failure_of_anybody_s(tmp_path: Path) -> None:
+    """Trap 20, S14: state loading, no error sample, no try used up, until the deadline."""
+    loads = BackendBusyError("It loads.", transient=True, not_ready=True, loading=True)
+    backend = FakeBackend(failure=loads)
+    async with assembled(tmp_path, backend, timeout_s=300) as app:
+        job_id = await app.chat()
+        for _ in range(5):
+            result = await app.call("get_job", job_id=job_id, wait_seconds=39)
+            assert facts(result)["state"] == "loading"
+            assert facts(result)["attempts"] <= 1
+            assert "failed" not in texts(result)[0]
+        errors = (await app.call("get_error_metrics")).structured_content
+        assert errors is not None
+        assert errors["recent_samples"] == []
+        backend.failure = None
+        assert texts(await app.call("get_job", job_id=job_id)) == ["An answer."]
+
+
+async def test_a_job_that_waits_for_another_try_says_why(tmp_path: Path) -> None:
+    """What the last one met, as its error would have been told."""
+    failure = BackendFailedError("It died.", "Look.", transient=True, retry_after_s=100.0)
+    async with assembled(tmp_path, FakeBackend(failure=failure), max_attempts=3) as app:
+        result = await app.call("txt2txt", prompt="Hello", wait_seconds=5)
+        assert facts(result)["state"] == "retrying"
+        assert "Its last try failed: [backend_error] It died.\n" in texts(result)[0]

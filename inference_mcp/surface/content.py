@@ -222,7 +222,7 @@ def _unfinished(job: Job, now_s: float, wait_s: float) -> CallToolResult:
         f"Next: call {call}. cancel_job stops it.",
     ]
     if job.setback is not None:
-        lines.insert(1, f"Its last try failed: {error_text(job.setback)}")
+        lines.insert(1, f"Its last try failed: [{job.setback.code}] {job.setback.what}")
     blocks: list[ContentBlock] = [TextContent(type="text", text="\n".join(lines))]
     if job.text_parts:
         so_far = _cut_to_fit(job.text_so_far, MAX_RESULT_CHARS - _ROOM_FOR_TEXT_CHARS)
