@@ -171,11 +171,15 @@ class LocalAIClient:
         counts as loaded. The model's id must be exact, for any other becomes a phantom.
         Trap 20: distributed, a load goes on after the answer; then this waits on.
         """
+        if not self._revisions.may_load(model):
+            return True  # trap 19: the next request loads it
         goes_on: InferenceError | None = None
         with anyio.move_on_after(timeout_s):
             while True:
                 try:
                     permitted = await self._control(LOAD, model)
+                except StaleRevisionError:
+                    raise self._revisions.load_refused(model) from None
                 except BackendError as error:
                     if not error.loading:
                         raise

@@ -204,10 +204,15 @@ def upload_refused(asked: Asked) -> InferenceError:
 
 def empty_answer(*, reasoned: bool, finish_reason: str) -> BadResultError:
     """No text (trap 16); LocalAI has tried several times itself, so a retry is no use."""
-    if reasoned or finish_reason == "length":
+    if finish_reason == "length":
         return BadResultError(
             "The model used up its tokens before it wrote an answer.",
             "Raise max_tokens or leave it out: a reasoning model needs tokens to think first.",
+        )
+    if reasoned:
+        return BadResultError(
+            "The model thought, and then wrote no answer.",
+            "Say the prompt in other words, or raise max_tokens: a reasoning model needs more.",
         )
     return BadResultError(
         "The model answered with nothing.",

@@ -42,12 +42,15 @@ class Revisions:
 
     KEEP_S = 300.0
     MAX_FORMS = 1000
+    REST_S = 2.0
+    """Asked within a second of a refusal LocalAI says for 15 s more that the model is stopping."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.distributed: bool | None = None
         self._clock = clock
         self._refused: OrderedDict[_Form, float] = OrderedDict()
         self._worked: OrderedDict[_Form, None] = OrderedDict()
+        self._unloadable: OrderedDict[_Form, None] = OrderedDict()
 
     def fitted(self, picture: ImageRequest) -> ImageRequest:
         """The request as it is to be sent: a seed chosen here stays behind where it hurts."""
@@ -68,6 +71,22 @@ class Revisions:
         """LocalAI took this form."""
         _keep(self._worked, _form(request), None, self.MAX_FORMS)
 
+    def may_load(self, model: str) -> bool:
+        """Whether the model can be loaded for nobody: that is a request without parameters."""
+        return (model, "") not in self._unloadable
+
+    def load_refused(self, model: str) -> InferenceError:
+        """The error for a load that was refused; requests that fit load the model by themselves."""
+        self.distributed = True
+        _keep(self._unloadable, (model, ""), None, self.MAX_FORMS)
+        return BackendBusyError(
+            "LocalAI, which runs distributed, does not load the model without parameters.",
+            "It is loaded by the next request that it takes.",
+            transient=True,
+            not_ready=True,
+            retry_after_s=self.REST_S,
+        )
+
     def refused(self, request: GenerationRequest) -> InferenceError:
         """The error for a refusal; a picture that may do without its seed is tried again."""
         self.distributed = True
@@ -77,11 +96,14 @@ class Revisions:
                 "The picture is tried again without one.",
                 transient=True,
                 not_ready=True,
+                retry_after_s=self.REST_S,
             )
         form = _form(request)
         if form not in self._worked:
             _keep(self._refused, form, self._clock(), self.MAX_FORMS)
-        return _explained(request, "refused this request, and unloaded the model for it")
+        error = _explained(request, "refused this request, and unloaded the model for it")
+        error.retry_after_s = self.REST_S
+        return error
 
 
 def _keep(kept: OrderedDict[_Form, _Value], form: _Form, value: _Value, most: int) -> None:

@@ -221,6 +221,13 @@ def _unable(_: Report, asked: Asked) -> InferenceError:
 _busy = _raiser(
     BackendBusyError, "LocalAI does not take this request now.", _TRY_LATER, transient=True
 )
+_full = _raiser(
+    BackendBusyError,
+    "LocalAI takes no more requests for the model at once.",
+    "Try again in a moment; the operator sets INFERENCE_MCP_MODEL_CONCURRENCY to what LocalAI "
+    "takes (its limits.max_concurrent).",
+    transient=True,
+)
 _loading = _raiser(
     BackendBusyError,
     "LocalAI is still loading the model.",
@@ -317,7 +324,7 @@ _RULES: tuple[_Rule, ...] = (
     (_says(r"model_loading|is still loading"), _loading),
     (_says(r"\bmodel .{1,256} is (loading|staging|installing|pending)\b"), _loading),  # trap 20
     (_says(r"timed out waiting for model|load finished but the model is not avail"), _loading),
-    (_says(r"admission_rejected|max_concurrent|capacity reached"), _busy),  # trap 17
+    (_says(r"admission_rejected|max_concurrent|capacity reached"), _full),  # trap 17
     (_says(r"no responders available|nats: timeout"), _node_lost),  # trap 21
     (_says(r"all models busy|no healthy nodes"), _no_node),
     (_says(r"out of memory|bad_alloc|cannot allocate memory|failed to allocate"), _memory),

@@ -20,6 +20,7 @@ before it is tried again (S14).
 from __future__ import annotations
 
 import heapq
+import math
 from itertools import count
 
 from inference_mcp.errors import DeadlineExceededError, InferenceError, QueueFullError
@@ -45,10 +46,15 @@ from inference_mcp.scheduling.steps import step
 from inference_mcp.scheduling.verdicts import load_too_long, too_late
 from inference_mcp.scheduling.world import carry_load, grant
 
-__all__ = ["HEAL_REFUSED_S", "NOT_READY_S", "Core"]
+__all__ = ["AWAY_LOOK_S", "AWAY_S", "HEAL_REFUSED_S", "NOT_READY_S", "Core"]
 
 NOT_READY_S = 5.0
 """S14: how long a model that loads or stops is left alone where LocalAI does not say."""
+AWAY_S = 30.0
+"""S14: a LocalAI that cannot be reached for so long may only be starting anew: to wait for that is
+no try, as it is none to wait for a model."""
+AWAY_LOOK_S = 1.0
+"""How often it is tried meanwhile, for each model."""
 HEAL_REFUSED_S = 30.0
 """S15: how long LocalAI keeps a dead process for alive where it may not be told (trap 13)."""
 
@@ -59,6 +65,7 @@ class Core(Memory):
     def __init__(self, limits: Limits, estimates: Estimates | None = None) -> None:
         super().__init__(limits, estimates)
         self._numbers = count(1)
+        self._away_since = self._away_seen = -math.inf
 
     # --- a request's events -------------------------------------------------------------
 
@@ -112,6 +119,7 @@ class Core(Memory):
         """The request has its result; its call took ``service_s`` seconds."""
         entry = self.world.entries[id_]
         step(self.counts, entry, Event.COMPLETE)
+        self._away_seen = -math.inf
         model = self._model(entry)
         changes_nothing = not entry.leased and model.circuit.open_until is None
         model.circuit.succeeded()
@@ -134,14 +142,15 @@ class Core(Memory):
         died_loading = entry.carries_load and self._model(entry).phase is Phase.LOADING
         if died_loading or failure.process_dead:
             lost = False  # nothing is left that could compute
-        actions = self._judge(entry, failure, now, lost=lost)
-        if failure.not_ready:
+        waits = failure.not_ready or self._is_away(failure, now)
+        actions = self._judge(entry, failure, now, lost=lost, waits=waits)
+        if waits:
             entry.attempts -= 1
         at = now + backoff_s(max(1, entry.attempts), jitter, failure.retry_after_s)
         if lost:
             at = max(at, self._abandoned_until(entry, now))
         retried = failure.transient and at < entry.ticket.deadline
-        if retried and not failure.not_ready:
+        if retried and not waits:
             retried = entry.attempts < self.limits.max_attempts and self._budget.spend(now)
         if not retried:
             step(self.counts, entry, Event.FAIL)
@@ -204,7 +213,8 @@ class Core(Memory):
             return None, False, self._decide(now)
         if cause is None or cause.state is not State.QUEUED:
             self._block(model, now + backoff_s(1, 1.0))
-            self._count_failure(model, None, now)
+            if not self._is_away(failure, now):
+                self._count_failure(model, None, now)
             return None, False, self._decide(now)
         self._leave_queue(cause)
         step(self.counts, cause, Event.GRANT)
@@ -328,11 +338,25 @@ class Core(Memory):
         self._abandon(entry)
         return Abandon(entry.id, until)
 
-    def _judge(self, entry: Entry, failure: Failure, now: float, *, lost: bool) -> list[Action]:
-        """S15: what a failed try says of its model."""
+    def _is_away(self, failure: Failure, now: float) -> bool:
+        """Whether this only tells that LocalAI is not there, for ``AWAY_S`` at most so far."""
+        if not (failure.transient and failure.backend_gone) or failure.answer_lost:
+            self._away_seen = -math.inf  # it said something, or had taken something in
+            return False
+        if now - self._away_seen > AWAY_S:
+            self._away_since = now
+        self._away_seen = now
+        return now - self._away_since < AWAY_S
+
+    def _judge(
+        self, entry: Entry, failure: Failure, now: float, *, lost: bool, waits: bool
+    ) -> list[Action]:
+        """S15: what a failed try says of its model; ``waits`` if it was none."""
         model = self._model(entry)
         if not failure.transient:
             model.circuit.succeeded()
+            if failure.retry_after_s:
+                self._block(model, now + failure.retry_after_s)  # trap 19
             return []
         if failure.backend_gone:
             self._forget_memory(None if lost else model)
@@ -340,7 +364,9 @@ class Core(Memory):
             alone = model.leases <= entry.leased and not model.healing
             if failure.loading and model.phase is Phase.RESIDENT and alone:
                 self.world.set_phase(model, Phase.ABSENT)  # LocalAI dropped it unasked (trap 20)
-            self._block(model, now + (failure.retry_after_s or NOT_READY_S))
+        if waits:
+            rest_s = NOT_READY_S if failure.not_ready else AWAY_LOOK_S
+            self._block(model, now + (failure.retry_after_s or rest_s))
             model.circuit.gave_up(entry.id)
             return []
         if failure.retry_after_s:

@@ -108,7 +108,7 @@ class Link:
         if not self._loaded_told:
             models = await backend.list_models()
             self._loaded_told = True
-            self.tell([model.id for model in models if model.loaded], None)
+            self.tell([m.id for m in models if m.loaded and m.alias_of is None], None)
         limit = await backend.memory_limit()
         self._limit_told = True
         self.tell([], limit)

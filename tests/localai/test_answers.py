@@ -212,5 +212,5 @@ def test_thoughts_alone_are_an_empty_answer_of_a_model_that_reasons() -> None:
     collector = TextCollector(Asked("m"))
     assert collector.take(json.dumps(said("<think>hm, hm"))) == ""
     collector.take(json.dumps(said(None, "stop")))
-    with pytest.raises(BadResultError, match="used up its tokens"):
+    with pytest.raises(BadResultError, match="thought, and then wrote"):
         collector.outcome(simulated=False)

@@ -116,3 +116,18 @@ async def test_the_first_answer_of_a_model_makes_its_abilities_be_asked_anew() -
             await client.list_models()
             assert lists() == expected
             await client.generate_text(chat(), timeout_s=5)
+
+
+async def test_a_load_that_is_refused_is_left_to_the_request() -> None:
+    """Trap 19: a load carries no parameters, and each one would unload the model anew."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(500, {"loaded": None, "message": f"failed to load model: {STALE}"})
+
+    async with scripted(script) as server, client_for(server.url) as client:
+        with pytest.raises(BackendBusyError) as failure:
+            await client.load_model("m", timeout_s=5)
+        assert (failure.value.not_ready, failure.value.retry_after_s) == (True, 2.0)
+        for _ in range(3):
+            assert await client.load_model("m", timeout_s=5) is True
+    assert len(server.seen) == 1

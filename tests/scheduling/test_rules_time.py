@@ -8,7 +8,7 @@ import pytest
 
 from inference_mcp.errors import BackendFailedError, DeadlineExceededError, QueueFullError
 from inference_mcp.requests import Priority, RequestType
-from inference_mcp.scheduling.core import Core
+from inference_mcp.scheduling.core import AWAY_LOOK_S, AWAY_S, Core
 from inference_mcp.scheduling.lifecycle import State
 from inference_mcp.scheduling.state import (
     Abandon,
@@ -207,7 +207,7 @@ def test_s11_what_a_localai_held_that_went_away_is_loaded_anew() -> None:
     gone = Failure(transient=True, backend_gone=True)
     core.attempt_failed("a", gone, 1.0, 1.0)
     assert [core.world.models[name].phase for name in "mn"] == [Phase.ABSENT, Phase.ABSENT]
-    assert core.tick(1.5) == [Load("m")]
+    assert core.tick(1.0 + AWAY_LOOK_S) == [Load("m")]
 
 
 def test_s11_what_still_runs_there_is_believed_to_be_there() -> None:
@@ -471,3 +471,63 @@ def test_estimates_rest_on_the_requests_own_class() -> None:
     assert core.time_left_s("runs", 1.0) == 29.0
     assert core.wait_estimate_s(ticket("x", "txt2img", priority="batch").rank, 1.0) == 29.0
     assert core.cancel("runs", 1.0) == [Abandon("runs", 45.0)]
+
+
+AWAY = Failure(transient=True, backend_gone=True)
+
+
+def test_s14_a_localai_that_starts_anew_costs_nobody_a_try() -> None:
+    """S14: it is looked for each second; neither tries nor budget nor circuit are used up."""
+    core = core_with(ticket("a", deadline=1e6))
+    now = 1.0
+    for _ in range(15):
+        retried, actions = core.attempt_failed("a", AWAY, 0.0, now)
+        assert (retried, actions) == (True, [])
+        assert core.tick(now + AWAY_LOOK_S) == [Load("m")]
+        now += AWAY_LOOK_S + 0.5
+        assert core.loaded("m", 0.5, now) == [Grant("a")]
+    entry = core.entry("a")
+    assert entry is not None
+    assert entry.attempts == 1
+    assert core.world.models["m"].circuit.failures_in_a_row == 0
+
+
+def test_s14_a_localai_that_stays_away_fails_requests_in_the_end() -> None:
+    """S14: after half a minute each try is one; and a later absence has a time of its own."""
+    core = core_with(ticket("a", deadline=1e6))
+    for name, began in (("a", 0.0), ("b", 1000.0)):
+        now, due = began, []
+        if name == "a":
+            core.attempt_failed("a", AWAY, 0.0, now)
+        else:
+            due += core.submit(ticket("b", deadline=1e6), now)
+        while core.entry(name) is not None:
+            while due:
+                assert due.pop() == Load("m")
+                due += core.load_failed("m", AWAY, 0.0, now)[2]
+            now += 0.5
+            due += core.tick(now)
+        assert AWAY_S < now - began < AWAY_S + 15.0
+
+
+def test_s14_a_connection_that_breaks_is_a_try() -> None:
+    """S14: LocalAI was there, and had taken the request in."""
+    core = core_with(ticket("a", deadline=1e6))
+    broke = Failure(transient=True, backend_gone=True, answer_lost=True)
+    core.attempt_failed("a", broke, 0.0, 1.0)
+    entry = core.entry("a")
+    assert entry is not None
+    assert entry.attempts == 1
+    core.tick(1.0)
+    assert core.loaded("m", 0.5, 2.0) == [Grant("a")]
+    assert entry.attempts == 2
+
+
+def test_s14_a_permanent_failure_may_ask_to_leave_the_model_alone() -> None:
+    """S14, trap 19: asked too early LocalAI refuses the model to everybody for 15 s."""
+    core = core_with(ticket("a"), ticket("b"))
+    retried, actions = core.attempt_failed(
+        "a", Failure(transient=False, retry_after_s=2.0), 0.0, 1.0
+    )
+    assert (retried, actions) == (False, [])
+    assert core.tick(3.0) == [Grant("b")]
