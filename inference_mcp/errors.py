@@ -128,12 +128,12 @@ class BackendError(InferenceError):
     """LocalAI did not do what was asked.
 
     ``transient`` says whether the same request may succeed later; it is decided where the
-    failure is first seen and nowhere else. ``retry_after_s`` is how long the model is to be left
-    alone, in seconds, where LocalAI told that or it is known. ``process_dead``: the model's backend process is gone, and
-    LocalAI goes on sending requests to it (trap 13). ``answer_lost``: the connection broke
-    after the request was sent, so LocalAI may compute on. ``not_ready``: the model is loading,
-    stopping or resting, so that waiting for it is no try; ``loading`` is the first of these: it
-    is on its way into memory (trap 20).
+    failure is first seen and nowhere else. ``retry_after_s`` is how long the model is to be
+    left alone, in seconds, where LocalAI told that or it is known. ``process_dead``: the
+    model's backend process is gone, and LocalAI goes on sending requests to it (trap 13).
+    ``answer_lost``: the connection broke after the request was sent, so LocalAI may compute on.
+    ``not_ready``: the model is loading, stopping or resting, so that waiting for it is no try;
+    ``loading`` is the first of these: it is on its way into memory (trap 20).
     """
 
     def __init__(

@@ -74,14 +74,16 @@ class FakeBackend:
     """See ``backend.InferenceBackend``.
 
     With ``held`` each call waits for its ``let_go``. ``failure`` is raised instead of an
-    answer. ``text``, ``picture``, ``finish_reason``, ``usage`` and ``simulated`` make up the
-    answers; without ``picture`` one of the size that was asked for is made.
+    answer, ``load_failure`` by a load. ``text``, ``picture``, ``finish_reason``, ``usage`` and
+    ``simulated`` make up the answers; without ``picture`` one of the size that was asked for is
+    made.
     """
 
     held: bool = False
     may_load: bool = True
     load_gate: anyio.Event | None = None
     failure: Exception | None = None
+    load_failure: Exception | None = None
     text: str = "An answer."
     finish_reason: str = "stop"
     usage: Usage | None = None
@@ -136,6 +138,8 @@ class FakeBackend:
         """Load when ``load_gate`` is set; without ``may_load`` the first request carries it."""
         if self.load_gate is not None:
             await self.load_gate.wait()
+        if self.load_failure is not None:
+            raise self.load_failure
         return self.may_load
 
     async def load_progress(self, model: str) -> LoadProgress | None:

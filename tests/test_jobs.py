@@ -347,3 +347,12 @@ async def test_a_job_that_waits_for_another_try_says_why(tmp_path: Path) -> None
         result = await app.call("txt2txt", prompt="Hello", wait_seconds=5)
         assert facts(result)["state"] == "retrying"
         assert "Its last try failed: [backend_error] It died.\n" in texts(result)[0]
+
+
+async def test_a_job_whose_model_rests_says_so(tmp_path: Path) -> None:
+    """Also where the failure was somebody else's: a load in its cooldown is nobody's try."""
+    rests = BackendBusyError("It rests.", transient=True, not_ready=True, retry_after_s=100.0)
+    async with assembled(tmp_path, FakeBackend(load_failure=rests)) as app:
+        result = await app.call("txt2txt", prompt="Hello", wait_seconds=5)
+        assert facts(result)["state"] == "queued"
+        assert "Nothing starts on qwen3-8b for another 95 s" in texts(result)[0]

@@ -60,6 +60,7 @@ from inference_mcp.scheduling.state import (
     Limits,
     Load,
     Model,
+    Phase,
     Stop,
     Ticket,
 )
@@ -328,13 +329,14 @@ class LocalScheduler:
 
 def _model_view(core: Core, model: Model, now: float) -> ModelView:
     until = max(model.blocked_until, model.circuit.open_until or 0.0)
+    blocked = model.blocked(now) and not model.loads_on
     return ModelView(
         name=model.name,
-        phase=model.phase.value,
+        phase=Phase.LOADING.value if model.loads_on else model.phase.value,
         used=model.leases,
         slots=model.slots,
         circuit=model.circuit.state(now),
-        blocked_for_s=max(0.0, until - now) if model.blocked(now) else None,
+        blocked_for_s=max(0.0, until - now) if blocked else None,
         load_s=core.estimates.load_s(model.name),
         service_s=core.estimates.services_s(model.name),
     )

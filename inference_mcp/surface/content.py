@@ -67,14 +67,23 @@ def status_result(body: dict[str, Any]) -> CallToolResult:
 
 
 async def job_result(
-    job: Job, store: PictureStore, *, preview: PreviewMode, now_s: float, wait_s: float
+    job: Job,
+    store: PictureStore,
+    *,
+    preview: PreviewMode,
+    now_s: float,
+    wait_s: float,
+    trouble: str = "",
 ) -> CallToolResult:
-    """What there is to say about a job now: its result, its error, or how it stands."""
+    """What there is to say about a job now: its result, its error, or how it stands.
+
+    ``trouble`` is a sentence about why nothing starts on its model, where that is so.
+    """
     if job.error is not None:
         job.received = True
         return error_result(job.error, job)
     if job.result is None:
-        return _unfinished(job, now_s, wait_s)
+        return _unfinished(job, now_s, wait_s, trouble)
     if isinstance(job.result, TextResult):
         content = _text_blocks(job, job.result)
     else:
@@ -214,13 +223,15 @@ def _link(job: Job, result: PictureResult) -> ResourceLink:
 # --- a job that goes on ---------------------------------------------------------------------
 
 
-def _unfinished(job: Job, now_s: float, wait_s: float) -> CallToolResult:
+def _unfinished(job: Job, now_s: float, wait_s: float, trouble: str) -> CallToolResult:
     """Not an error: the job goes on. Its state, and the very next call to make."""
     call = f'get_job(job_id="{job.id}", wait_seconds={wait_s:g})'
     lines = [
         f"Not done yet: job {job.id} is {_standing(job, now_s)}. It goes on by itself.",
         f"Next: call {call}. cancel_job stops it.",
     ]
+    if trouble:
+        lines.insert(1, trouble)
     if job.setback is not None:
         lines.insert(1, f"Its last try failed: [{job.setback.code}] {job.setback.what}")
     blocks: list[ContentBlock] = [TextContent(type="text", text="\n".join(lines))]

@@ -28,6 +28,7 @@ __all__ = [
     "iso",
     "models",
     "queue",
+    "trouble_of",
 ]
 
 MAX_SHOWN = 100
@@ -267,7 +268,7 @@ def health(
 ) -> dict[str, Any]:
     """``get_health``: ``unavailable`` if nothing can be computed, ``degraded`` if less."""
     told = [f"{found.problem} {found.next_step}".strip()] if found.problem else []
-    told += [trouble for model in models if (trouble := _trouble(model))]
+    told += [trouble for model in models if (trouble := trouble_of(model))]
     if memory.localai and memory.in_force > memory.localai:
         told.append(
             f"This server counts on {memory.in_force} models in LocalAI's memory, but LocalAI "
@@ -301,7 +302,7 @@ def health(
     }
 
 
-def _trouble(model: ModelView) -> str:
+def trouble_of(model: ModelView) -> str:
     """Why nothing starts on a model; empty where it does, or waits for its probe alone."""
     for_s = f" for another {model.blocked_for_s:.0f} s" if model.blocked_for_s else " for now"
     if model.circuit == "open":
@@ -309,6 +310,6 @@ def _trouble(model: ModelView) -> str:
     if model.blocked_for_s is None or (model.circuit == "half-open" and not model.blocked_for_s):
         return ""
     return (
-        f"Nothing starts on {model.name}{for_s}: LocalAI asked to be left alone, or the "
-        "model's process died."
+        f"Nothing starts on {model.name}{for_s}: LocalAI lets it rest after a failure, asked to "
+        "be left alone, or cannot be reached."
     )

@@ -166,8 +166,20 @@ class Tools:
     async def _answer(self, job: Job) -> CallToolResult:
         await self.jobs.refresh(job)
         return await job_result(
-            job, self.store, preview=self.preview, now_s=self.jobs.now_s(), wait_s=self.wait_s
+            job,
+            self.store,
+            preview=self.preview,
+            now_s=self.jobs.now_s(),
+            wait_s=self.wait_s,
+            trouble=await self._trouble(job),
         )
+
+    async def _trouble(self, job: Job) -> str:
+        """Why a job that waits for its model cannot start for now; empty where it may."""
+        if job.done or job.state not in ("queued", "retrying"):
+            return ""
+        models = (await self.scheduler.look()).models
+        return next((status.trouble_of(m) for m in models if m.name == job.model), "")
 
     def _bounded(self, asked_s: float | None) -> float:
         """``wait_seconds`` in force: the setting by default and at most."""

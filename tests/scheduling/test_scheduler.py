@@ -146,6 +146,8 @@ async def test_a_load_that_goes_on_elsewhere_is_asked_for_again_and_shown_as_loa
         for _ in range(5):
             await anyio.sleep(10.0)
             assert all(work.admission.loading for work in works)
+            (view,) = shell.scheduler.snapshot().models
+            assert (view.phase, view.blocked_for_s) == ("loading", None)
         for work in works:
             await work.wait_ended()
             assert work.ended_at == began + 60.0

@@ -365,8 +365,8 @@ def judged(
         (
             "closed",
             7.0,
-            "Nothing starts on m for another 7 s: LocalAI asked to be left alone, or the model's "
-            "process died.",
+            "Nothing starts on m for another 7 s: LocalAI lets it rest after "
+            "a failure, asked to be left alone, or cannot be reached.",
         ),
         (
             "closed",
