@@ -18,7 +18,11 @@ from inference_mcp.simulator.running import running
 from tests.fakes import MODELS, FakeBackend
 from tests.simulator.serving import recorded_world
 
-LOADED = tuple(replace(model, loaded=model is MODELS[0]) for model in MODELS)
+LOADED = (
+    *(replace(model, loaded=model is MODELS[0]) for model in MODELS),
+    # Its work is its target's: it is no model of its own in LocalAI's memory.
+    replace(MODELS[0], id="alias", alias_of=MODELS[0].id, loaded=True),
+)
 
 
 @dataclass(eq=False)

@@ -371,8 +371,8 @@ def judged(
         (
             "closed",
             0.0,
-            "Nothing starts on m for now: LocalAI asked to be left alone, or the model's process "
-            "died.",
+            "Nothing starts on m for now: LocalAI lets it rest after a failure, asked to be left "
+            "alone, or cannot be reached.",
         ),
         ("half-open", 0.0, None),
         ("half-open", None, None),
