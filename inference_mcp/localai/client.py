@@ -121,8 +121,8 @@ class LocalAIClient:
         with anyio.move_on_after(timeout_s):
             try:
                 outcome = await self._chat(request, on_text)
-            except StaleRevisionError:
-                raise self._revisions.refused(request) from None
+            except BackendError as error:
+                raise self._revisions.judged(error, request) from error.__cause__
             self._worked(request)
             return outcome
         raise failures.deadline_exceeded(timeout_s)
@@ -134,8 +134,8 @@ class LocalAIClient:
         with anyio.move_on_after(timeout_s):
             try:
                 outcome = await self._picture(request)
-            except StaleRevisionError:
-                raise self._revisions.refused(request) from None
+            except BackendError as error:
+                raise self._revisions.judged(error, request) from error.__cause__
             self._worked(request)
             return replace(outcome, seed=request.seed)
         raise failures.deadline_exceeded(timeout_s)

@@ -10,8 +10,8 @@ max_tokens, seed, stop and response_format, of pictures the seed. One that diffe
   no cost to the others. A form that has worked before is not remembered, for LocalAI hashes some
   models (those of two use cases) at random.
 
-Nothing else can be left out, for nothing else is sent that the caller did not ask for. Above it
-is ``client``; below it are the request records and ``errors``.
+Nothing else can be left out, for nothing else is sent that the caller did not ask for. And a
+dead process is no trap there (13): LocalAI begins another one by itself. Above it is ``client``; below it are the request records and ``errors``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeAlias, TypeVar
 
-from inference_mcp.errors import BackendBusyError, InferenceError
+from inference_mcp.errors import BackendBusyError, BackendError, InferenceError
 from inference_mcp.localai.rules import StaleRevisionError, shown
 from inference_mcp.requests import ChatRequest, GenerationRequest, ImageRequest
 
@@ -86,6 +86,14 @@ class Revisions:
             not_ready=True,
             retry_after_s=self.REST_S,
         )
+
+    def judged(self, error: BackendError, request: GenerationRequest) -> InferenceError:
+        """What a failure of this request is, distributed or not."""
+        if isinstance(error, StaleRevisionError):
+            return self.refused(request)
+        if self.distributed:
+            error.process_dead = False  # trap 13 is that of one machine: here another one is begun
+        return error
 
     def refused(self, request: GenerationRequest) -> InferenceError:
         """The error for a refusal; a picture that may do without its seed is tried again."""

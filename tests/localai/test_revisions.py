@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inference_mcp.errors import BackendBusyError
+from inference_mcp.errors import BackendBusyError, BackendFailedError
 from inference_mcp.localai.revisions import Revisions
 from inference_mcp.localai.rules import StaleRevisionError
 from tests.localai.scripted import chat, image
@@ -102,3 +102,16 @@ def test_only_so_many_refusals_are_kept() -> None:
     for seed in (2, 3):
         with pytest.raises(StaleRevisionError):
             revisions.check(chat(seed=seed))
+
+
+@pytest.mark.parametrize(("distributed", "dead"), [(True, False), (False, True), (None, True)])
+def test_a_dead_process_needs_no_repair_where_localai_runs_distributed(
+    distributed: bool | None, dead: bool
+) -> None:
+    """Trap 13 is that of one machine: distributed, a shutdown would stop the other replicas."""
+    revisions = Revisions(Clock())
+    revisions.distributed = distributed
+    died = BackendFailedError("It died.", transient=True, process_dead=True)
+    error = revisions.judged(died, chat())
+    assert error is died
+    assert (died.transient, died.process_dead) == (True, dead)
