@@ -286,7 +286,7 @@ class LocalAIClient:
                 break
         if head.startswith(b"<"):
             raise failures.not_localai(self._http.url)
-        if not head.startswith(b"{"):
+        if not head.startswith((b"{", b"[")):
             await self._collect_events(reply, collector, head, on_text)
             return
         whole = await reply.read(self.MAX_CHAT_BYTES, "text", head)

@@ -11,7 +11,8 @@ max_tokens, seed, stop and response_format, of pictures the seed. One that diffe
   models (those of two use cases) at random.
 
 Nothing else can be left out, for nothing else is sent that the caller did not ask for. And a
-dead process is no trap there (13): LocalAI begins another one by itself. Above it is ``client``; below it are the request records and ``errors``.
+dead process is no trap there (13): LocalAI begins another one by itself. Above it is
+``client``; below it are the request records and ``errors``.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ Above it is ``client``, which knows addresses and what answers mean; below it ar
 from __future__ import annotations
 
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from email.utils import formatdate
@@ -33,7 +34,10 @@ __all__ = ["Reply", "Transport"]
 
 CONNECT_TIMEOUT_S = 10.0  # a machine that is there accepts at once, even when it is busy
 KEEPALIVE_CONNECTIONS = 20
+PIECE_BYTES = 256_000
 LARGE_UPLOAD_BYTES = 1_000_000  # the smallest limit in use, that of common proxies
+
+_GZIP_OR_DEFLATE = 32 + zlib.MAX_WBITS  # by the first bytes, as zlib's own manual says
 
 SIMULATOR_HEADER = "X-Inference-MCP-Simulator"
 
@@ -70,7 +74,7 @@ class Reply:
         self.status = response.status_code
         self.simulated: bool = response.headers.get(SIMULATOR_HEADER) == "1"
         self._headers = response.headers
-        self._pieces = response.aiter_bytes()
+        self._pieces = _unpacked(response)
         self._explain = explain
 
     def __aiter__(self) -> Reply:
@@ -170,6 +174,32 @@ class Transport:
     async def aclose(self) -> None:
         """Close all connections."""
         await self._http.aclose()
+
+
+async def _unpacked(response: httpx.Response) -> AsyncIterator[bytes]:
+    """The body in pieces of bounded size: packed, which nobody asked for, it may be a bomb.
+
+    Raises:
+        httpx.DecodingError: packed in another way than gzip or deflate, or broken.
+    """
+    packing = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if packing in ("identity", ""):
+        async for piece in response.aiter_raw():
+            yield piece
+        return
+    if packing not in ("gzip", "x-gzip", "deflate"):
+        raise httpx.DecodingError("unknown packing")
+    unpacker = zlib.decompressobj(_GZIP_OR_DEFLATE)
+    async for packed in response.aiter_raw():
+        left = packed
+        while left and not unpacker.eof:
+            try:
+                piece = unpacker.decompress(left, PIECE_BYTES)
+            except zlib.error as error:
+                raise httpx.DecodingError("broken packing") from error
+            left = unpacker.unconsumed_tail
+            if piece:
+                yield piece
 
 
 def _new_http(url: str, authorization: str | None) -> httpx.AsyncClient:

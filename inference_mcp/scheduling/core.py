@@ -147,6 +147,8 @@ class Core(Memory):
         if waits:
             entry.attempts -= 1
         at = now + backoff_s(max(1, entry.attempts), jitter, failure.retry_after_s)
+        if waits:
+            at = max(at, self._model(entry).blocked_until)
         if lost:
             at = max(at, self._abandoned_until(entry, now))
         retried = failure.transient and at < entry.ticket.deadline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import anyio
 import pytest
@@ -21,11 +22,13 @@ from inference_mcp.errors import (
     ModelUnsuitableError,
 )
 from inference_mcp.localai.client import LocalAIClient
-from inference_mcp.requests import InputPicture, RequestType
+from inference_mcp.requests import InputPicture, Priority, RequestType
+from inference_mcp.scheduling.state import Limits
 from inference_mcp.simulator.faults import Fault, FaultKind
 from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import SimModel, World, default_world
 from tests.localai.scripted import chat, client_for, image
+from tests.localai.wholes import until, whole
 
 
 @pytest.fixture
@@ -189,3 +192,20 @@ async def test_a_cancel_stops_the_text_at_localai(client: LocalAIClient, world: 
         await first.wait()
         tasks.cancel_scope.cancel()
     await world.wait_for_event("stream_cancelled")
+
+
+async def test_hundreds_of_requests_run_at_once_where_the_settings_say_so(tmp_path: Path) -> None:
+    """LocalAI grown large: many machines behind one address, all of them at work."""
+    many = 300
+    world = World([SimModel("m", slots=many)])
+    world.hold("m", "work")
+    limits = Limits(max_concurrency=many, model_concurrency={"m": many}, max_queue=many)
+    async with running(world) as url, whole(url, tmp_path, limits=limits) as app:
+        jobs = [await app.jobs.submit(chat(f"!n=1 {n}"), Priority.NORMAL) for n in range(many)]
+        with anyio.fail_after(30):
+            await world.until(lambda: world.peak_in_flight_of["m"] == many)
+            world.release("m", "work")
+            for job in jobs:
+                await job.wait_done()
+        assert [job.error for job in jobs] == [None] * many
+        await until(app.idle)

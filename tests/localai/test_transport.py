@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import inspect
 import ssl
+import zlib
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -19,7 +21,7 @@ from inference_mcp.errors import (
 )
 from inference_mcp.localai import failures
 from inference_mcp.localai.failures import Network
-from inference_mcp.localai.transport import _FOREIGN, Transport, _network
+from inference_mcp.localai.transport import _FOREIGN, PIECE_BYTES, Transport, _network
 from tests.localai.scripted import Exchange, chat, client_for, scripted
 
 PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
@@ -161,3 +163,42 @@ async def test_a_date_to_come_back_at_counts_from_the_answer(dated: bool) -> Non
     assert wish_s is not None
     assert (wish_s == 60) is dated
     assert 60 <= wish_s <= 3600
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "GZIP", "identity", ""])
+@pytest.mark.parametrize("size", [3, 5_000_000])
+async def test_a_packed_answer_is_unpacked_in_bounded_pieces(encoding: str, size: int) -> None:
+    """Nobody asked for it, but proxies do as they like."""
+    body = b"x" * size
+    packed = body
+    if "gzip" in encoding.lower():
+        packed = gzip.compress(body)
+    elif encoding == "deflate":
+        packed = zlib.compress(body)
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(200, packed, Content_Encoding=encoding)
+
+    async with scripted(script) as server:
+        transport = Transport(server.url, None)
+        async with transport.sent("GET", "/") as reply:
+            pieces = [piece async for piece in reply]
+        await transport.aclose()
+    assert b"".join(pieces) == body
+    assert max(map(len, pieces)) <= PIECE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [("gzip", b"no gzip"), ("br", b"what?"), ("gzip, gzip", gzip.compress(gzip.compress(b"x")))],
+)
+async def test_an_answer_packed_otherwise_is_an_error(encoding: str, body: bytes) -> None:
+    """And says what stands between here and LocalAI."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.answer(200, body, Content_Encoding=encoding)
+
+    async with scripted(script) as server, client_for(server.url) as client:
+        with pytest.raises(BackendUnreachableError, match="packed") as failure:
+            await client.generate_text(chat(), timeout_s=5)
+    assert not failure.value.transient
