@@ -16,6 +16,7 @@ import anyio
 import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 from mcp.client.client import Client
+from mcp.client.session import ListRootsFnT
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
 __all__ = ["COMMAND", "Raw", "environment", "host", "raw_host"]
@@ -33,7 +34,7 @@ _PASSED_ON = (
     "COVERAGE_PROCESS_START",
 )
 
-_NOT_OURS = ("LOCALAI_", "ALL_PROXY", "HTTP_PROXY", "SSL_CERT_FILE")
+_NOT_OURS = ("LOCALAI_", "ALL_PROXY", "HTTP_PROXY", "SSL_CERT_FILE", "HOME", "USERPROFILE")
 """What is set under its own name."""
 
 _DEFAULTS = {
@@ -57,7 +58,12 @@ def environment(url: str, folder: Path, **settings: object) -> dict[str, str]:
 
 @asynccontextmanager
 async def host(
-    url: str, folder: Path, *arguments: str, mode: str = "auto", **settings: object
+    url: str,
+    folder: Path,
+    *arguments: str,
+    mode: str = "auto",
+    roots: ListRootsFnT | None = None,
+    **settings: object,
 ) -> AsyncIterator[Client]:
     """A host that uses the SDK's client; what the program logs goes to ``folder/stderr``."""
     command, *first = COMMAND
@@ -69,7 +75,8 @@ async def host(
     )
     failure: Exception | None = None
     with (folder / "stderr").open("a", encoding="utf-8") as errlog, anyio.fail_after(40):
-        async with Client(stdio_client(parameters, errlog), mode=mode) as client:
+        connection = stdio_client(parameters, errlog)
+        async with Client(connection, mode=mode, list_roots_callback=roots) as client:
             try:
                 yield client
             except Exception as error:  # raised below, outside of the client's groups

@@ -102,7 +102,8 @@ class Reply:
         body = bytearray(head)
         while len(body) < limit_bytes and (piece := await anext(self, b"")):
             body += piece
-        return bytes(body[:limit_bytes])
+        del body[limit_bytes:]
+        return bytes(body)
 
     def answer(self, body: bytes) -> Answer:
         """This answer in plain values."""

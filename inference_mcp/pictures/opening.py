@@ -63,10 +63,24 @@ class Located:
         return os.path.join(self.folder, *self.parts)  # noqa: PTH118  # strings throughout
 
 
-def existing_roots(roots: Sequence[Path]) -> tuple[str, ...]:
-    """The roots that are folders now, resolved; looked at on each use, for folders come and go."""
-    resolved = (os.path.realpath(root) for root in roots)
+def existing_roots(roots: Sequence[Path], offered: Sequence[Path] = ()) -> tuple[str, ...]:
+    """The roots that are folders now, resolved; looked at on each use, for folders come and go.
+
+    ``offered`` are a host's: of those a file system's root is none, nor what holds the home
+    folder, for with it a model could read all that its user can.
+    """
+    resolved = [os.path.realpath(root) for root in roots]
+    resolved += [root for each in offered if not _is_too_wide(root := os.path.realpath(each))]
     return tuple(dict.fromkeys(root for root in resolved if Path(root).is_dir()))
+
+
+def _is_too_wide(root: str) -> bool:
+    try:
+        home = Path(os.path.realpath(Path.home()))
+    except RuntimeError:  # no home: then nothing can be told from it
+        return True
+    wide = {str(folder) for folder in (home, *home.parents, Path(root).anchor)}
+    return any(_same_folder(root, folder) for folder in wide)
 
 
 def locate(path: str, roots: Sequence[str]) -> Located:

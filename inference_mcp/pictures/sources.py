@@ -15,10 +15,10 @@ is told in ``InputPicture.note``.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from inference_mcp.pictures.decoding import Decoded, decode, in_thread, new_limiter
 from inference_mcp.pictures.encoding import SMALLEST_BUDGET_BYTES, Encoded, fit
@@ -38,7 +38,7 @@ from inference_mcp.requests import InputPicture
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["PictureSources", "share_out"]
+__all__ = ["Offered", "PictureSources", "nothing", "share_out"]
 
 _QUALITIES: Final = (95, 90, 85, 75)
 
@@ -62,6 +62,15 @@ class _Fetched:
     data: bytes = field(repr=False)
 
 
+Offered: TypeAlias = Callable[[], Awaitable[Sequence[Path]]]
+"""Asks for the folders that a host offers as input roots; only where a path is named."""
+
+
+async def nothing() -> Sequence[Path]:
+    """No folders: there is no host to ask."""
+    return ()
+
+
 class PictureSources:
     """Loads pictures by reference.
 
@@ -78,21 +87,23 @@ class PictureSources:
         self._max_send_bytes = max_send_bytes
         self._limiter = new_limiter()
 
-    async def load(self, reference: str) -> InputPicture:
-        """Load one picture, which may use the whole budget.
+    async def load(self, reference: str, offered: Offered = nothing) -> InputPicture:
+        """Load one picture, which may use the whole budget; ``offered`` are more roots.
 
         Raises:
             ImageRejectedError: it cannot be used; says why, and how to name one that can.
         """
-        return (await self.load_all((reference,)))[0]
+        return (await self.load_all((reference,), offered))[0]
 
-    async def load_all(self, references: Sequence[str]) -> tuple[InputPicture, ...]:
+    async def load_all(
+        self, references: Sequence[str], offered: Offered = nothing
+    ) -> tuple[InputPicture, ...]:
         """Load the pictures of one request, in order, together within the budget.
 
         Raises:
             ImageRejectedError: one of them cannot be used.
         """
-        fetched = [await self._fetch(reference) for reference in references]
+        fetched = [await self._fetch(reference, offered) for reference in references]
         allowances = share_out([len(each.data) for each in fetched], self._max_send_bytes)
         return tuple(
             [
@@ -101,14 +112,14 @@ class PictureSources:
             ]
         )
 
-    async def _fetch(self, reference: str) -> _Fetched:
+    async def _fetch(self, reference: str, offered: Offered) -> _Fetched:
         label = label_of(reference)
         try:
             match judge(reference):
                 case StoredReference(id=picture_id):
                     return _Fetched(label, await self._store.read(picture_id))
                 case PathReference(path=path):
-                    work = functools.partial(_read_path, path, self._roots)
+                    work = functools.partial(_read_path, path, self._roots, await offered())
                 case DataReference(uri=uri):
                     work = functools.partial(decode_data_uri, uri)
             return _Fetched(label, await in_thread(work, limiter=self._limiter))
@@ -129,8 +140,8 @@ def share_out(sizes: Sequence[int], budget: int) -> list[int]:
     return [allowance + left // len(sizes) for allowance in allowances]
 
 
-def _read_path(path: str, roots: Sequence[Path]) -> bytes:
-    return read_file(locate(path, existing_roots(roots)), limit_bytes=MAX_FILE_BYTES)
+def _read_path(path: str, roots: Sequence[Path], offered: Sequence[Path]) -> bytes:
+    return read_file(locate(path, existing_roots(roots, offered)), limit_bytes=MAX_FILE_BYTES)
 
 
 def _prepare(fetched: _Fetched, limit_bytes: int) -> InputPicture:

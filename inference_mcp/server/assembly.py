@@ -29,6 +29,7 @@ from inference_mcp.scheduling.protocols import Scheduler
 from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits
 from inference_mcp.server.link import Link
+from inference_mcp.server.roots import HostRoots
 from inference_mcp.server.siblings import Siblings
 from inference_mcp.settings import Settings
 from inference_mcp.surface.cancels import HostCancels
@@ -52,6 +53,7 @@ class App:
     tools: Tools
     resources: Resources
     cancels: HostCancels
+    roots: HostRoots
     jobs: Jobs
     warm_up: Callable[[], None]
     learned: Callable[[], Awaitable[None]]
@@ -124,7 +126,9 @@ def _app(
         memory=memory.facts,
     )
     warm_up = _once(partial(tasks.start_soon, _warm_up, base_url, link, scheduler))
-    return App(tools, Resources(tools, store), HostCancels(jobs), jobs, warm_up, link.learned)
+    return App(
+        tools, Resources(tools, store), HostCancels(jobs), HostRoots(), jobs, warm_up, link.learned
+    )
 
 
 def _observer(metrics: Metrics) -> Observer:

@@ -57,7 +57,7 @@ def build_server(app: App) -> Server[App]:
         on_read_resource=_read_resource,
         on_completion=_complete,
     )
-    server.middleware.append(_hear_cancels)
+    server.middleware.append(_hear_notifications)
     return server
 
 
@@ -84,13 +84,16 @@ async def _call_tool(ctx: _Context, params: types.CallToolRequestParams) -> type
     if params.name in _GENERATING:
         await app.learned()
     submitted = partial(app.cancels.submitted, ctx.request_id)
-    result = await app.tools.call(params.name, params.arguments, report, submitted)
+    offered = partial(app.roots.get, ctx.session)
+    result = await app.tools.call(params.name, params.arguments, report, submitted, offered)
     app.cancels.answered(ctx.request_id)
     return result
 
 
-async def _hear_cancels(ctx: _Context, call_next: CallNext) -> HandlerResult:
-    """S17: the reason of a host's cancel, which only the notification tells."""
+async def _hear_notifications(ctx: _Context, call_next: CallNext) -> HandlerResult:
+    """S17: the reason of a host's cancel, which only the notification tells; and new roots."""
+    if ctx.method == "notifications/roots/list_changed":
+        ctx.lifespan_context.roots.changed()
     if ctx.method == "notifications/cancelled" and ctx.params is not None:
         params = ctx.params
         ctx.lifespan_context.cancels.cancelled(params.get("requestId"), params.get("reason"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 
 from inference_mcp.backend import InferenceBackend
-from inference_mcp.pictures.sources import PictureSources
+from inference_mcp.pictures.sources import Offered, PictureSources, nothing
 from inference_mcp.requests import (
     ChatRequest,
     ImageRequest,
@@ -67,10 +67,15 @@ async def txt2img(arguments: Txt2Img, backend: InferenceBackend) -> ImageRequest
 
 
 async def img2img(
-    arguments: Img2Img, backend: InferenceBackend, sources: PictureSources
+    arguments: Img2Img,
+    backend: InferenceBackend,
+    sources: PictureSources,
+    offered: Offered = nothing,
 ) -> ImageRequest:
-    """A picture from a picture. Also raises ``ImageRejectedError``."""
-    source = await sources.load(arguments.image)
+    """A picture from a picture; ``offered`` are the host's roots. Also raises
+    ``ImageRejectedError``.
+    """  # noqa: D205  # one sentence
+    source = await sources.load(arguments.image, offered)
     width, height = brought_into_range(source)
     return ImageRequest(
         kind=RequestType.IMG2IMG,
@@ -87,10 +92,13 @@ async def img2img(
 
 
 async def img2txt(
-    arguments: Img2Txt, backend: InferenceBackend, sources: PictureSources
+    arguments: Img2Txt,
+    backend: InferenceBackend,
+    sources: PictureSources,
+    offered: Offered = nothing,
 ) -> ChatRequest:
-    """Words about pictures. Also raises ``ImageRejectedError``."""
-    pictures = await sources.load_all(arguments.images)
+    """Words about pictures; as ``img2img``."""
+    pictures = await sources.load_all(arguments.images, offered)
     question = arguments.prompt or (DESCRIBE if len(pictures) == 1 else DESCRIBE_SEVERAL)
     return ChatRequest(
         kind=RequestType.IMG2TXT,

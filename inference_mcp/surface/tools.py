@@ -24,7 +24,7 @@ from inference_mcp.errors import BackendFailedError, BackendUnreachableError, In
 from inference_mcp.job import Job
 from inference_mcp.jobs import Jobs
 from inference_mcp.observe import Metrics
-from inference_mcp.pictures.sources import PictureSources
+from inference_mcp.pictures.sources import Offered, PictureSources, nothing
 from inference_mcp.pictures.store import PictureStore
 from inference_mcp.requests import GenerationRequest, RequestType
 from inference_mcp.scheduling.protocols import Scheduler
@@ -48,10 +48,13 @@ model must be chosen, and a list of LocalAI's models may have to be fetched for 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who called: where its progress goes, and who is told which job its call submitted."""
+    """Who called: where its progress goes, who is told which job its call submitted, and the
+    folders that it offers.
+    """  # noqa: D205  # one sentence
 
     report: Report
     submitted: Callable[[Job], None]
+    offered: Offered
 
 
 _Handler: TypeAlias = Callable[[Mapping[str, Any], Caller], Awaitable[CallToolResult]]
@@ -85,11 +88,12 @@ class Tools:
         arguments: Mapping[str, Any] | None,
         report: Report,
         submitted: Callable[[Job], None] = lambda job: None,
+        offered: Offered = nothing,
     ) -> CallToolResult:
         """Run one tool. Raises ``KeyError`` for a name that is none of ``TOOL_NAMES``."""
         handler = self._handlers()[name]
         try:
-            return await handler(arguments or {}, Caller(report, submitted))
+            return await handler(arguments or {}, Caller(report, submitted, offered))
         except InferenceError as error:
             return error_result(error)
         except Exception as error:
@@ -123,12 +127,12 @@ class Tools:
 
     async def _img2img(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.Img2Img, raw)
-        prepare = partial(calls.img2img, given, sources=self.sources)
+        prepare = partial(calls.img2img, given, sources=self.sources, offered=caller.offered)
         return await self._generate(given, prepare, caller)
 
     async def _img2txt(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.Img2Txt, raw)
-        prepare = partial(calls.img2txt, given, sources=self.sources)
+        prepare = partial(calls.img2txt, given, sources=self.sources, offered=caller.offered)
         return await self._generate(given, prepare, caller)
 
     async def _generate(
