@@ -148,12 +148,18 @@ async def _settings(request: Request) -> Response:
     )
 
 
-async def _load(request: Request) -> _LoadAnswer:
-    return _LoadAnswer(_world(request), str(parse_body(request).get("model") or ""))
+async def _load(request: Request) -> _LoadAnswer | Response:
+    name = str(parse_body(request).get("model") or "")
+    if not name:
+        return JSONResponse({"loaded": None, "message": "model is required"}, status_code=400)
+    return _LoadAnswer(_world(request), name)
 
 
 class _LoadAnswer:
-    """``/backend/load``: an envelope of its own, phantoms of any name (trap 14)."""
+    """``/backend/load``: an envelope of its own, phantoms of any name (trap 14).
+
+    An alias becomes one too: a second process under its own name.
+    """
 
     def __init__(self, world: World, name: str) -> None:
         self._world = world
@@ -168,8 +174,9 @@ class _LoadAnswer:
             await until_gone(receive, all_of_it.cancel, load)
 
     async def _answer(self) -> Response:
-        known = self._world.resolve(self._name)
-        model = known or self._world.phantom(self._name)
+        known = self._world.models.get(self._name)
+        is_own = known is not None and not known.alias_of
+        model = known if known and is_own else self._world.phantom(self._name)
         try:
             # Nothing of a request is merged here: it is the configuration as it is (trap 19).
             await host_of(self._world).ensure_loaded(self._world, model, {})
@@ -183,8 +190,7 @@ class _LoadAnswer:
 async def _shutdown(request: Request) -> Response:
     world = _world(request)
     name = str(parse_body(request).get("model") or "")
-    model = world.resolve(name)
-    await host_of(world).shut_down(world, model.id if model else name)
+    await host_of(world).shut_down(world, name)  # an alias's is no process, where none was loaded
     return JSONResponse({"message": "model stopped"})
 
 

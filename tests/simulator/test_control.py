@@ -208,3 +208,19 @@ async def test_a_load_on_request_has_an_envelope_of_its_own() -> None:
     assert failed.json()["loaded"] is None
     assert phantom.json() == {"loaded": [""], "message": "model loaded"}
     assert loaded == [{"id": "never heard of"}]
+
+
+async def test_an_alias_is_loaded_as_a_process_of_its_own() -> None:
+    """As seen: beside its target, and shut down under its own name alone."""
+    world = recorded_world()
+    async with serving(world) as client:
+        shutdown = await client.post("/backend/shutdown", json={"model": "gpt-4"})
+        assert shutdown.status_code == 404
+        load = await client.post("/backend/load", json={"model": "gpt-4"})
+        assert load.status_code == 200
+        assert [each["id"] for each in (await client.get("/system")).json()["loaded_models"]] == [
+            "gpt-4"
+        ]
+        shutdown = await client.post("/backend/shutdown", json={"model": "gpt-4"})
+        assert shutdown.status_code == 200
+        assert (await client.post("/backend/load", json={})).status_code == 400
