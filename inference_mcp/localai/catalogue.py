@@ -162,8 +162,12 @@ def build_catalogue(
     *,
     sets: Mapping[RequestType, tuple[str, ...]],
     defaults: Mapping[RequestType, str],
+    disabled: frozenset[str] = frozenset(),
 ) -> Catalogue:
-    """Put LocalAI's lists and the operator's settings together."""
+    """Put LocalAI's lists and the operator's settings together.
+
+    ``disabled`` are models that LocalAI refused as that: without its web UI no list tells.
+    """
     entries = {entry["id"]: entry for entry in _entries(lists.capabilities, "data", "id")}
     aliases = {
         entry["name"]: entry["target"]
@@ -171,10 +175,10 @@ def build_catalogue(
         if _is_name(entry.get("target"))
     }
     details = {entry["id"]: entry for entry in _entries(lists.details, "data", "id")}
-    disabled = {id_ for id_, entry in details.items() if entry.get("disabled") is True}
-    disabled |= {name for name, target in aliases.items() if target in disabled}
+    off = {id_ for id_, entry in details.items() if entry.get("disabled") is True} | disabled
+    off |= {name for name, target in aliases.items() if target in off}
     models, other = [], set()
-    for id_ in sorted(entries.keys() - disabled):
+    for id_ in sorted(entries.keys() - off):
         target = aliases.get(id_)
         source = entries.get(target or id_, {})
         abilities = _abilities(source) | _from_settings(id_, sets, defaults)
@@ -186,7 +190,7 @@ def build_catalogue(
         loaded = _loaded(target or id_, lists.system, details)
         models.append(ModelInfo(id_, _with_assumed(abilities), target, loaded))
     catalogue = Catalogue(
-        tuple(models), frozenset(disabled & entries.keys()), frozenset(other), sets, defaults
+        tuple(models), frozenset(off & entries.keys()), frozenset(other), sets, defaults
     )
     return replace(catalogue, models=_with_defaults(catalogue))
 

@@ -35,7 +35,7 @@ from inference_mcp.localai.catalogue import Catalogue, build_catalogue
 from inference_mcp.localai.catalogue_cache import CatalogueCache
 from inference_mcp.localai.failures import Answer
 from inference_mcp.localai.revisions import Revisions
-from inference_mcp.localai.rules import Asked, StaleRevisionError
+from inference_mcp.localai.rules import Asked, ModelDisabledError, StaleRevisionError
 from inference_mcp.localai.transport import Reply, Transport
 from inference_mcp.localai.wire import (
     EventDecoder,
@@ -82,6 +82,7 @@ class LocalAIClient:
     HEALTH_TIMEOUT_S = 5.0  # a host that asks how things are wants to know now
     UNLOAD_TIMEOUT_S = 35.0  # LocalAI waits 30 s for a model's work before it refuses
     LOAD_POLL_S = 5.0  # between two looks at a load that goes on without us
+    DISABLED_S = 300.0  # how long a model is left out that no list told to be disabled
     QUIET_S = 15.0  # how long not to ask again where no load was known
     QUIET_END_S = 2.0  # usage and [DONE] follow the finish reason at once, or never
 
@@ -111,6 +112,7 @@ class LocalAIClient:
         self._cache = CatalogueCache(self._fetch_catalogue, clock)
         self._revisions = Revisions(clock)
         self._ever_used: set[str] = set()
+        self._disabled: dict[str, float] = {}
         self._quiet_until_s = -math.inf
 
     async def generate_text(
@@ -121,8 +123,8 @@ class LocalAIClient:
         with anyio.move_on_after(timeout_s):
             try:
                 outcome = await self._chat(request, on_text)
-            except BackendError as error:
-                raise self._revisions.judged(error, request) from error.__cause__
+            except (BackendError, ModelDisabledError) as error:
+                raise self._judged(error, request) from error.__cause__
             self._worked(request)
             return outcome
         raise failures.deadline_exceeded(timeout_s)
@@ -134,8 +136,8 @@ class LocalAIClient:
         with anyio.move_on_after(timeout_s):
             try:
                 outcome = await self._picture(request)
-            except BackendError as error:
-                raise self._revisions.judged(error, request) from error.__cause__
+            except (BackendError, ModelDisabledError) as error:
+                raise self._judged(error, request) from error.__cause__
             self._worked(request)
             return replace(outcome, seed=request.seed)
         raise failures.deadline_exceeded(timeout_s)
@@ -255,6 +257,16 @@ class LocalAIClient:
             if await self.load_progress(model) is None:
                 return
 
+    def _judged(
+        self, error: BackendError | ModelDisabledError, request: GenerationRequest
+    ) -> InferenceError:
+        """The error, and what is learned from it."""
+        if isinstance(error, BackendError):
+            return self._revisions.judged(error, request)
+        self._disabled[request.model] = self._clock()
+        self._cache.expire()
+        return error
+
     def _worked(self, request: GenerationRequest) -> None:
         self._revisions.worked(request)
         self._used(request.model)
@@ -364,7 +376,9 @@ class LocalAIClient:
             details=extra.get(DETAILS),
             system=extra.get(SYSTEM),
         )
-        return build_catalogue(lists, sets=self._sets, defaults=self._defaults)
+        since_s = self._clock() - self.DISABLED_S
+        disabled = frozenset(name for name, at_s in self._disabled.items() if at_s > since_s)
+        return build_catalogue(lists, sets=self._sets, defaults=self._defaults, disabled=disabled)
 
     async def _fetch_listing(self) -> dict[str, Any]:
         answer = await self._get(CAPABILITIES)

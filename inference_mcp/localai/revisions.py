@@ -2,13 +2,16 @@
 
 There the first request ever made for a model pins its parameters: temperature, top_p,
 max_tokens, seed, stop and response_format, of pictures the seed. One that differs is refused
-*and unloads the model for everybody*, for about 16 s. So:
+*and unloads the model for everybody*. Who asks while it stops, a tenth of a second, makes
+LocalAI refuse it to all for 15 s more. So:
 
 - A seed that nobody asked for is left out once LocalAI is known to run distributed, or has
   refused one. The picture's seed is then not known.
 - What was refused is not sent again in that form for ``KEEP_S`` seconds: it is refused here, at
   no cost to the others. A form that has worked before is not remembered, for LocalAI hashes some
   models (those of two use cases) at random.
+
+- After a refusal, or a crash, the model is left alone for ``REST_S`` seconds.
 
 Nothing else can be left out, for nothing else is sent that the caller did not ask for. And a
 dead process is no trap there (13): LocalAI begins another one by itself. Above it is
@@ -44,7 +47,7 @@ class Revisions:
     KEEP_S = 300.0
     MAX_FORMS = 1000
     REST_S = 2.0
-    """Asked within a second of a refusal LocalAI says for 15 s more that the model is stopping."""
+    """Seconds; a tenth was enough for a backend that stops at once."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.distributed: bool | None = None
@@ -92,8 +95,10 @@ class Revisions:
         """What a failure of this request is, distributed or not."""
         if isinstance(error, StaleRevisionError):
             return self.refused(request)
-        if self.distributed:
-            error.process_dead = False  # trap 13 is that of one machine: here another one is begun
+        if self.distributed and error.process_dead:
+            # Trap 13 is that of one machine: here LocalAI clears it away, and must not be hurried.
+            error.process_dead = False
+            error.retry_after_s = error.retry_after_s or self.REST_S
         return error
 
     def refused(self, request: GenerationRequest) -> InferenceError:
@@ -149,5 +154,5 @@ def _explained(request: GenerationRequest, did: str) -> StaleRevisionError:
     return StaleRevisionError(
         f"LocalAI runs distributed and {did}: it takes {shown(request.model)} with the "
         "parameters of the first request that it ever got for it only.",
-        f"{remedy} Versions of LocalAI after 4.9 lift this.",
+        f"{remedy} Later versions of LocalAI do without this.",
     )

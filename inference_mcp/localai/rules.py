@@ -30,9 +30,13 @@ from inference_mcp.errors import (
     ModelUnsuitableError,
 )
 
-__all__ = ["Asked", "Report", "StaleRevisionError", "judge", "shown"]
+__all__ = ["Asked", "ModelDisabledError", "Report", "StaleRevisionError", "judge", "shown"]
 
 _TRY_LATER = "Try again in a moment."
+
+
+class ModelDisabledError(ModelUnsuitableError):
+    """LocalAI says that the model is disabled, which its lists need not tell."""
 
 
 class StaleRevisionError(BackendFailedError):
@@ -137,7 +141,7 @@ def _quota(report: Report, _: Asked) -> InferenceError:
 
 def _forbidden(report: Report, asked: Asked) -> InferenceError:
     if "model_disabled" in report.tag:
-        return ModelUnsuitableError(
+        return ModelDisabledError(
             f"{shown(asked.model)} is disabled in LocalAI.",
             "Use another model (see list_models) or enable it in LocalAI.",
             model=asked.model,

@@ -14,9 +14,11 @@ from inference_mcp.errors import (
     BackendFailedError,
     BackendUnreachableError,
     InferenceError,
+    ModelUnsuitableError,
     ShuttingDownError,
 )
 from inference_mcp.localai.client import LocalAIClient
+from inference_mcp.requests import RequestType
 from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import default_world
 from tests.localai.scripted import (
@@ -310,3 +312,31 @@ async def test_a_memory_limit_of_a_localai_that_is_gone_or_hangs_is_an_error() -
         with pytest.raises(BackendUnreachableError, match="did not answer") as failure:
             await client.memory_limit()
         assert failure.value.transient
+
+
+async def test_a_model_that_no_list_told_to_be_disabled_is_left_out_once_it_was_refused() -> None:
+    """Without its web UI LocalAI lists it as any other, and tells when it is used."""
+    now = 0.0
+
+    async def script(exchange: Exchange) -> None:
+        if exchange.seen.path == "/v1/models/capabilities":
+            listed = [{"id": name, "capabilities": ["chat"]} for name in ("off", "on")]
+            await exchange.answer(200, {"data": listed})
+        elif exchange.seen.method == "GET":
+            await exchange.answer(404, {})
+        else:
+            error = {"code": 403, "message": "model is disabled", "type": "model_disabled"}
+            await exchange.answer(403, {"error": error})
+
+    async with (
+        scripted(script) as server,
+        client_for(server.url, clock=lambda: now) as client,
+    ):
+        assert await client.choose_model(RequestType.TXT2TXT, None) == "off"
+        with pytest.raises(ModelUnsuitableError, match="disabled"):
+            await client.generate_text(chat(model="off"), timeout_s=5)
+        assert await client.choose_model(RequestType.TXT2TXT, None) == "on"
+        with pytest.raises(ModelUnsuitableError, match="disabled"):
+            await client.choose_model(RequestType.TXT2TXT, "off")
+        now = LocalAIClient.DISABLED_S
+        assert await client.choose_model(RequestType.TXT2TXT, "off") == "off"

@@ -115,3 +115,4 @@ def test_a_dead_process_needs_no_repair_where_localai_runs_distributed(
     error = revisions.judged(died, chat())
     assert error is died
     assert (died.transient, died.process_dead) == (True, dead)
+    assert died.retry_after_s == (None if dead else Revisions.REST_S)

@@ -18,7 +18,7 @@ from inference_mcp.errors import (
     ModelNotFoundError,
     ModelUnsuitableError,
 )
-from inference_mcp.localai.rules import Asked, Report, judge, shown
+from inference_mcp.localai.rules import Asked, ModelDisabledError, Report, judge, shown
 
 TEXT, VISION = Asked("m"), Asked("m", with_picture=True)
 LOADING = "failed to route model with internal loader: routing model m.gguf: "
@@ -138,7 +138,7 @@ def test_a_gateways_own_failure_may_pass(status: int) -> None:
     [
         (Report(401, "an authentication key is required"), TEXT, BackendAuthError),
         (Report(403, "admin access required", "authorization_error 403"), TEXT, BackendAuthError),
-        (Report(403, 'model "m" is disabled', "model_disabled 403"), TEXT, ModelUnsuitableError),
+        (Report(403, 'model "m" is disabled', "model_disabled 403"), TEXT, ModelDisabledError),
         (Report(404, 'model "m" not found. to see'), TEXT, ModelNotFoundError),
         (Report(404), TEXT, ModelNotFoundError),
         (Report(404), Asked(), BackendFailedError),
