@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ CONTRACTS = {"errors", "requests", "backend"}
 """Records and Protocols that name what all rooms share."""
 
 ROOMS: Mapping[str, set[str]] = {
+    "base64s": set(),
     "errors": set(),
     "requests": {"errors"},
     "backend": {"errors", "requests"},
@@ -27,8 +29,8 @@ ROOMS: Mapping[str, set[str]] = {
     "logs": {"errors", "observe"},
     "scheduling": {"errors", "requests"},
     "sharing": {"errors", "requests", "scheduling"},
-    "pictures": {"errors", "requests"},
-    "localai": CONTRACTS,
+    "pictures": {"base64s", "errors", "requests"},
+    "localai": {"base64s", *CONTRACTS},
     "job": {*CONTRACTS, "pictures", "scheduling"},
     "jobs": {*CONTRACTS, "job", "observe", "pictures", "scheduling", "schemas"},
     "surface": {*CONTRACTS, "job", "jobs", "observe", "pictures", "scheduling", "schemas"},
@@ -243,3 +245,18 @@ def test_modules_and_functions_stay_short(module: str) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno
             assert lines <= 55, f"{module}.{node.name} is {lines} lines long"
+
+
+def test_each_trap_of_localai_is_listed_and_tested() -> None:
+    """Numbers 1 to 22: in the contract of ``localai``, and as ``test_trap_NN_…`` in its tests."""
+    contract = ast.get_docstring(tree("localai")) or ""
+    listed = [int(number) for number in re.findall(r"^ {4}(\d+) {2,}\S", contract, re.MULTILINE)]
+    assert listed == list(range(1, 23))
+    names = (
+        node.name
+        for file in (TESTS / "localai").glob("test_traps*.py")
+        for node in ast.parse(file.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    tested = {int(found[1]) for name in names if (found := re.match(r"test_trap_(\d\d)_", name))}
+    assert tested == set(listed)
