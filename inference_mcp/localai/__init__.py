@@ -19,7 +19,7 @@ and no files. Inside:
 httpx takes tens of milliseconds to import, so nothing here is imported by this file.
 
 LocalAI lies. Its traps, as seen on a running LocalAI 4.9, by number, each with where it is
-handled; ``tests/localai/test_traps.py`` has a test for each.
+handled; ``tests/localai/test_traps*.py`` have tests for each.
 
     1   Lists and the default model come in random order: lists are sorted, an exact id is
         always sent (``catalogue``).
@@ -45,8 +45,8 @@ handled; ``tests/localai/test_traps.py`` has a test for each.
         (``scheduling``, S16).
     12  Result URLs need a key, sit on one replica and are never deleted: pictures come as
         ``b64_json`` (``wire``).
-    13  A dead backend process counts as loaded for up to 30 s: it is shut down, then started
-        afresh (``rules``, ``scheduling``, S15).
+    13  On one machine a dead backend process counts as loaded for up to 30 s: it is shut down,
+        then started afresh (``rules``, ``scheduling``, S15).
     14  ``/backend/load`` has an envelope of its own and loads unknown names as phantoms: it is
         read as what it is, and given exact ids alone (``failures``, ``client``).
     15  With its memory full of busy models LocalAI loads one more beside them after 29 s: models

@@ -10,24 +10,17 @@ failure, not a short answer.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Literal
 
 from pydantic import ValidationError
 
 from inference_mcp.backend import ImageOutcome, TextOutcome, Usage
+from inference_mcp.base64s import decode_base64
 from inference_mcp.localai import failures
 from inference_mcp.localai.rules import Asked
 from inference_mcp.localai.wire import ChatEvent, PictureAnswer
 
 __all__ = ["TextCollector", "Thoughts", "read_picture"]
-
-
-PIECE_CHARS = 2**17
-"""Of base64 decoded at a time, a multiple of four: a tenth of a millisecond each."""
-
-_NO_SPACE = dict.fromkeys(map(ord, " \t\r\n"))
 
 
 class TextCollector:
@@ -181,28 +174,9 @@ def read_picture(body: bytes, asked: Asked, *, simulated: bool) -> ImageOutcome:
     if not answer.data:
         raise failures.bad_picture("there is none in the answer")
     try:
-        data = _decoded(answer.data[0].b64_json or "")
-    except (binascii.Error, ValueError):
+        data = decode_base64(answer.data[0].b64_json or "", padded=False)
+    except ValueError:
         raise failures.bad_picture("it is not valid base64") from None
     if not data:
         raise failures.bad_picture("its backend failed without an error")
     return ImageOutcome(data, simulated)
-
-
-def _decoded(encoded: str) -> bytes:
-    """The bytes of base64, in pieces: one large one would hold up every thread.
-
-    Some encoders break lines or leave the padding out; the picture is whole all the same.
-
-    Raises:
-        ValueError: it is not base64, or something follows its end.
-    """
-    data, held = bytearray(), ""
-    for begin in range(0, len(encoded), PIECE_CHARS):
-        held += encoded[begin : begin + PIECE_CHARS].translate(_NO_SPACE)
-        if "=" not in held:  # else its end, which is looked at as one
-            whole = len(held) // 4 * 4
-            data += base64.b64decode(held[:whole], validate=True)
-            held = held[whole:]
-    held = held.rstrip("=")
-    return bytes(data + base64.b64decode(held + "=" * (-len(held) % 4), validate=True))

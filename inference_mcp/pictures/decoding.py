@@ -36,8 +36,9 @@ __all__ = ["Decoded", "decode", "flatten", "in_thread", "new_limiter"]
 
 T = TypeVar("T")
 
-_AT_ONCE: Final = 2
-"""Threads that decode at a time, for one holds up to four copies of 160 MB."""
+_AT_ONCE: Final = 1
+"""Pictures at a time: one holds up to four copies of 160 MB, and each thread at work takes from
+the event loop's time."""
 
 _MAX_SCANS: Final = 200
 """A progressive JPEG has about ten. Each costs a pass over all pixels and a few bytes, so that
@@ -73,7 +74,7 @@ class Decoded:
 
 
 def new_limiter() -> anyio.CapacityLimiter:
-    """For the owner of worker threads that decode; may be made outside an event loop."""
+    """For all that decodes in one process; may be made outside an event loop."""
     return anyio.CapacityLimiter(_AT_ONCE)
 
 

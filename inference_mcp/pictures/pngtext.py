@@ -36,6 +36,6 @@ def with_text(png: bytes, texts: Mapping[str, str]) -> bytes:
 
 def _end_of(png: bytes) -> int:
     at = 8
-    while png[at + 4 : at + 8] != b"IEND":
+    while at < len(png) and png[at + 4 : at + 8] != b"IEND":
         at += 12 + int.from_bytes(png[at : at + 4], "big")
     return at + 12

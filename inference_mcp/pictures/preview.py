@@ -12,6 +12,8 @@ import functools
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+import anyio
+
 from inference_mcp.errors import ImageRejectedError
 from inference_mcp.pictures.decoding import decode, in_thread
 from inference_mcp.pictures.encoding import Encoded, fit, scaled_within
@@ -41,11 +43,17 @@ class Preview:
     shrunk: bool
 
 
-async def make_preview(png: bytes, *, mode: Literal["thumb", "full"], max_chars: int) -> Preview:
+async def make_preview(
+    png: bytes,
+    *,
+    mode: Literal["thumb", "full"],
+    max_chars: int,
+    decoder: anyio.CapacityLimiter | None = None,
+) -> Preview:
     """Make the preview whose base64 has at most ``max_chars`` characters.
 
     ``thumb``: at most 768 px a side. ``full``: the very bytes if they fit, else all pixels as
-    JPEG, else fewer.
+    JPEG, else fewer. ``decoder`` is the store's.
 
     Raises:
         ImageRejectedError: the stored picture was damaged since.
@@ -53,7 +61,8 @@ async def make_preview(png: bytes, *, mode: Literal["thumb", "full"], max_chars:
     """
     if max_chars < MIN_PREVIEW_CHARS:
         raise ValueError(f"{max_chars} characters hold no picture")
-    return await in_thread(functools.partial(_make, png, mode, max_chars // 4 * 3))
+    work = functools.partial(_make, png, mode, max_chars // 4 * 3)
+    return await in_thread(work, limiter=decoder)
 
 
 def _make(png: bytes, mode: Literal["thumb", "full"], limit_bytes: int) -> Preview:

@@ -9,8 +9,6 @@ shares, devices) come first so that the caller learns the reason.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import os
 import posixpath
 import re
@@ -20,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Final, TypeAlias
 
+from inference_mcp.base64s import decode_base64
 from inference_mcp.pictures.ids import id_of, is_id
 from inference_mcp.pictures.rules import MAX_FILE_BYTES, PictureFlawError
 
@@ -117,8 +116,8 @@ def decode_data_uri(uri: str) -> bytes:
     if header.rpartition(";")[2].strip().lower() != "base64":
         raise PictureFlawError("is not base64", _DATA_FORM)
     try:
-        data = base64.b64decode("".join(body.split()).encode("ascii"), validate=True)
-    except (UnicodeEncodeError, binascii.Error):
+        data = decode_base64(body, padded=True)
+    except ValueError:
         raise PictureFlawError(
             "is not valid base64, or was cut off",
             "Send the whole picture, or name a file by its absolute path instead.",

@@ -5,7 +5,7 @@
 
 Above it stand the tools; below it the modules named. Knows no HTTP and no MCP. This is where
 a flaw becomes ``ImageRejectedError``. Everything that waits for a disk or decodes runs in a
-worker thread, two at a time.
+worker thread; what decodes, one picture at a time.
 
 What LocalAI gets is PNG or JPEG, upright, 8 bits a channel, RGB or RGBA: its backends know no
 orientation and drop what they cannot read in silence (trap 6). Whatever was changed on the way
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from inference_mcp.pictures.decoding import Decoded, decode, in_thread, new_limiter
+from inference_mcp.pictures.decoding import Decoded, decode, in_thread
 from inference_mcp.pictures.encoding import SMALLEST_BUDGET_BYTES, Encoded, fit
 from inference_mcp.pictures.opening import existing_roots, locate, read_file
 from inference_mcp.pictures.references import (
@@ -85,7 +85,6 @@ class PictureSources:
         self._roots = tuple(roots)
         self._store = store
         self._max_send_bytes = max_send_bytes
-        self._limiter = new_limiter()
 
     async def load(self, reference: str, offered: Offered = nothing) -> InputPicture:
         """Load one picture, which may use the whole budget; ``offered`` are more roots.
@@ -107,7 +106,9 @@ class PictureSources:
         allowances = share_out([len(each.data) for each in fetched], self._max_send_bytes)
         return tuple(
             [
-                await in_thread(functools.partial(_prepare, each, limit), limiter=self._limiter)
+                await in_thread(
+                    functools.partial(_prepare, each, limit), limiter=self._store.decoder
+                )
                 for each, limit in zip(fetched, allowances, strict=True)
             ]
         )
@@ -122,7 +123,7 @@ class PictureSources:
                     work = functools.partial(_read_path, path, self._roots, await offered())
                 case DataReference(uri=uri):
                     work = functools.partial(decode_data_uri, uri)
-            return _Fetched(label, await in_thread(work, limiter=self._limiter))
+            return _Fetched(label, await in_thread(work))
         except PictureFlawError as error:
             raise rejected(label, error) from None
 

@@ -114,7 +114,8 @@ class PictureStore:
     """The pictures in one folder, which is made when first needed.
 
     ``clock`` tells the time of day (aware); ``suffix`` gives six characters of ``a-z2-7`` that
-    tell pictures of one millisecond apart.
+    tell pictures of one millisecond apart. ``decoder`` lets one picture at a time be decoded, by
+    whomever.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class PictureStore:
         self.folder = folder.absolute()
         self._clock = clock
         self._suffix = suffix
-        self._limiter = new_limiter()
+        self.decoder = new_limiter()
 
     async def save(self, data: bytes, facts: PictureFacts) -> StoredPicture:
         """Verify LocalAI's bytes and keep them as PNG; nothing existing is ever overwritten.
@@ -135,7 +136,7 @@ class PictureStore:
         Raises:
             BadResultError: no whole PNG, JPEG or WebP within the limits (trap 7).
         """
-        return await in_thread(functools.partial(self._save, data, facts), limiter=self._limiter)
+        return await in_thread(functools.partial(self._save, data, facts), limiter=self.decoder)
 
     async def read(self, picture_id: str) -> bytes:
         """The whole PNG of an earlier picture, of this process or another.

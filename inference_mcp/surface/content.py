@@ -172,7 +172,10 @@ async def _picture_blocks(
                 "full" if preview == "full" or picture.path is None else "thumb"
             )
             shown = await make_preview(
-                data, mode=mode, max_chars=MAX_RESULT_CHARS - _ROOM_FOR_TEXT_CHARS
+                data,
+                mode=mode,
+                max_chars=MAX_RESULT_CHARS - _ROOM_FOR_TEXT_CHARS,
+                decoder=store.decoder,
             )
             image = ImageContent(
                 type="image",
