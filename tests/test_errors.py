@@ -40,9 +40,10 @@ def drawn() -> dict[str, tuple[int, str]]:
 
 def real(kind: type[InferenceError], depth: int = 0) -> dict[str, tuple[int, str]]:
     """The same of the classes themselves."""
-    leaf = not kind.__subclasses__()
-    found = {kind.__name__: (depth, kind.code if leaf else "")}
-    for child in kind.__subclasses__():
+    # A room may tell its own kinds apart; what others see of them is the parent's.
+    children = [each for each in kind.__subclasses__() if each.__module__ == errors.__name__]
+    found = {kind.__name__: (depth, "" if children else kind.code)}
+    for child in children:
         found |= real(child, depth + 1)
     return found
 

@@ -35,7 +35,7 @@ from inference_mcp.localai.catalogue import Catalogue, build_catalogue
 from inference_mcp.localai.catalogue_cache import CatalogueCache
 from inference_mcp.localai.failures import Answer
 from inference_mcp.localai.revisions import Revisions
-from inference_mcp.localai.rules import Asked, ModelDisabledError, StaleRevisionError
+from inference_mcp.localai.rules import NOTHING, Asked, ModelDisabledError, StaleRevisionError
 from inference_mcp.localai.transport import Reply, Transport
 from inference_mcp.localai.wire import (
     EventDecoder,
@@ -63,8 +63,6 @@ LOAD_STATUS, DISCOVERY = "/api/models/{}/load-status", "/.well-known/localai.jso
 
 UNKNOWN_ROUTE = (404, 405, 501)  # an older LocalAI, or one without its web UI
 NOT_FOR_US = (401, 403, *UNKNOWN_ROUTE)  # of what only an administrator's key may do
-
-NOTHING = Asked()
 
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")

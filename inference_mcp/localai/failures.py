@@ -27,7 +27,7 @@ from inference_mcp.errors import (
     InferenceError,
     ShuttingDownError,
 )
-from inference_mcp.localai.rules import Asked, Report, judge
+from inference_mcp.localai.rules import Asked, Report, judge, own_words
 
 __all__ = [
     "Answer",
@@ -238,7 +238,7 @@ def too_large(what: str, limit_bytes: int) -> BadResultError:
     """An answer beyond what is ever kept in memory."""
     return BadResultError(
         f"LocalAI's answer holds more than {limit_bytes // 1_000_000} MB of {what}.",
-        "Set max_tokens." if what == "text" else "Ask for a smaller picture.",
+        {"text": "Set max_tokens.", "picture": "Ask for a smaller picture."}.get(what, _CHECK_URL),
     )
 
 
@@ -276,14 +276,14 @@ def from_error_object(
         message, tag = inner, ""
     text = message[:_MAX_TEXT_CHARS].lower() if isinstance(message, str) else ""
     # In a stream a cooldown's seconds stand in the text alone (trap 3).
-    wish_s = _seconds_in(text) if retry_after_s is None else retry_after_s
+    wish_s = _seconds_in(own_words(text)) if retry_after_s is None else retry_after_s
     return judge(Report(status, text, tag[:200].lower(), wish_s), asked)
 
 
 def _retry_after_s(header: str, date: str) -> float | None:
     # A date counts from the answer's own, so that the two machines' clocks need not agree.
     header = header.strip()
-    if re.fullmatch(r"[0-9]{1,9}", header):
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", header):
         return float(header)
     try:
         wait_s = (parsedate_to_datetime(header) - parsedate_to_datetime(date)).total_seconds()
@@ -292,7 +292,7 @@ def _retry_after_s(header: str, date: str) -> float | None:
     return max(0.0, wait_s)
 
 
-_WISH = re.compile(r"retry after (?:(\d{1,3})h)?(?:(\d{1,3})m)?(?:(\d{1,6}(?:\.\d{1,9})?)s)?")
+_WISH = re.compile(r"retry after (?:(\d{1,3})h)?(?:(\d{1,3})m(?!s))?(?:(\d{1,6}(?:\.\d{1,9})?)s)?")
 
 
 def _seconds_in(text: str) -> float | None:

@@ -6,7 +6,9 @@ else; so is whether the model was only not ready (``not_ready``): to wait for a 
 is no try (S14). Above it is ``failures``, which makes the reports; below it is ``errors``.
 
 LocalAI's text is read to find the rule and is then dropped: it may quote the prompt or name
-paths of the server's machine (trap 22). Only whole numbers are taken from it.
+paths of the server's machine (trap 22). Only numbers are taken from it. What a backend said
+stands behind ``rpc error: code = …``, and may quote the prompt whatever it is about: rules
+about LocalAI itself look at its own words alone, which come before.
 """
 
 from __future__ import annotations
@@ -30,7 +32,17 @@ from inference_mcp.errors import (
     ModelUnsuitableError,
 )
 
-__all__ = ["Asked", "ModelDisabledError", "Report", "StaleRevisionError", "judge", "shown"]
+__all__ = [
+    "MAX_WAIT_S",
+    "NOTHING",
+    "Asked",
+    "ModelDisabledError",
+    "Report",
+    "StaleRevisionError",
+    "judge",
+    "own_words",
+    "shown",
+]
 
 _TRY_LATER = "Try again in a moment."
 
@@ -49,6 +61,9 @@ class Asked:
 
     model: str = ""
     with_picture: bool = False
+
+
+NOTHING = Asked()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +85,9 @@ def shown(name: str) -> str:
     return f'"{plain if len(plain) <= 80 else plain[:79] + "…"}"' if name else "the model"
 
 
+_Fits: TypeAlias = Callable[[Report, Asked], bool]
 _Maker: TypeAlias = Callable[[Report, Asked], InferenceError]
-_Rule: TypeAlias = tuple[Callable[[Report, Asked], bool], _Maker]
+_Rule: TypeAlias = tuple[_Fits, _Maker]
 
 
 def judge(report: Report, asked: Asked) -> InferenceError:
@@ -79,18 +95,47 @@ def judge(report: Report, asked: Asked) -> InferenceError:
     return next(make(report, asked) for fits, make in _RULES if fits(report, asked))
 
 
-def _status(*statuses: int) -> Callable[[Report, Asked], bool]:
+def _status(*statuses: int) -> _Fits:
     return lambda report, _: report.status in statuses
 
 
-def _says(pattern: str) -> Callable[[Report, Asked], bool]:
+def _says(pattern: str) -> _Fits:
     found = re.compile(pattern)
-    return lambda report, _: found.search(f"{report.tag} {report.text}") is not None
+    return lambda report, _: found.search(report.text) is not None
 
 
-def _says_of_picture(pattern: str) -> Callable[[Report, Asked], bool]:
-    says = _says(pattern)
-    return lambda report, asked: asked.with_picture and says(report, asked)
+def _localai_says(pattern: str) -> _Fits:
+    found = re.compile(pattern)
+    return lambda report, _: found.search(f"{report.tag} {own_words(report.text)}") is not None
+
+
+def _grpc(*codes: str) -> _Fits:
+    return lambda report, _: _grpc_code(report.text) in codes
+
+
+_RPC_ERROR = re.compile(r"rpc error: code = (\w+)")
+
+
+def own_words(text: str) -> str:
+    """What LocalAI itself said, in lower case, without what a backend did."""
+    return _RPC_ERROR.split(text, maxsplit=1)[0]
+
+
+def _grpc_code(text: str) -> str:
+    found = _RPC_ERROR.search(text)
+    return found[1] if found else ""
+
+
+def _with_picture(_: Report, asked: Asked) -> bool:
+    return asked.with_picture
+
+
+def _both(one: _Fits, other: _Fits) -> _Fits:
+    return lambda report, asked: one(report, asked) and other(report, asked)
+
+
+def _says_of_picture(pattern: str) -> _Fits:
+    return _both(_with_picture, _says(pattern))
 
 
 def _always(report: Report, asked: Asked) -> bool:
@@ -109,11 +154,15 @@ def _raiser(
     loading: bool = False,
 ) -> _Maker:
     def make(report: Report, _: Asked) -> InferenceError:
+        wait_s = None
+        if transient and report.retry_after_s is not None:
+            wait_s = min(report.retry_after_s, MAX_WAIT_S)
+        later = f"Try again in {wait_s:.0f} s." if wait_s and next_step is _TRY_LATER else next_step
         return kind(
             what,
-            next_step,
+            later,
             transient=transient,
-            retry_after_s=report.retry_after_s if transient else None,
+            retry_after_s=wait_s,
             process_dead=process_dead,
             answer_lost=answer_lost,
             not_ready=not_ready,
@@ -123,13 +172,14 @@ def _raiser(
     return make
 
 
-MAX_QUOTA_WAIT_S = 300.0
-"""A quota may come back in hours, and no request lives that long: then it is no use to wait."""
+MAX_WAIT_S = 300.0
+"""The longest that LocalAI itself asks for. One answer, which need not even be LocalAI's, must not
+silence a model for longer. A quota may come back in hours: then it is no use to wait."""
 
 
 def _quota(report: Report, _: Asked) -> InferenceError:
     wait_s = report.retry_after_s
-    hopeless = wait_s is not None and wait_s > MAX_QUOTA_WAIT_S
+    hopeless = wait_s is not None and wait_s > MAX_WAIT_S
     when = f"in about {math.ceil(wait_s / 60)} min" if wait_s is not None and hopeless else "later"
     return BackendBusyError(
         "The quota of LocalAI's key is used up.",
@@ -169,10 +219,12 @@ def _missing(report: Report, asked: Asked) -> InferenceError:
 def _too_big(_: Report, asked: Asked) -> InferenceError:
     if asked.with_picture:
         return ImageRejectedError(
-            "The picture is larger than LocalAI takes in one request.",
-            "Use a smaller picture, or raise LOCALAI_UPLOAD_LIMIT at LocalAI.",
+            "The picture is larger than LocalAI, or a proxy before it, takes in one request.",
+            "Use a smaller picture; the operator may raise LOCALAI_UPLOAD_LIMIT, or the proxy's.",
         )
-    return InvalidInputError("The text is larger than LocalAI takes.", "Shorten the prompt.")
+    return InvalidInputError(
+        "The text is larger than LocalAI, or a proxy before it, takes.", "Shorten the prompt."
+    )
 
 
 def _invalid(report: Report, asked: Asked) -> InferenceError:
@@ -231,6 +283,7 @@ _full = _raiser(
     "Try again in a moment; the operator sets INFERENCE_MCP_MODEL_CONCURRENCY to what LocalAI "
     "takes (its limits.max_concurrent).",
     transient=True,
+    not_ready=True,
 )
 _loading = _raiser(
     BackendBusyError,
@@ -268,6 +321,12 @@ _gone = _raiser(
     "Try again in half a minute; if it happens again, look at LocalAI's log.",
     transient=True,
     process_dead=True,
+)
+_cancelled = _raiser(
+    BackendFailedError,
+    "LocalAI broke the request off, or the load that it waited for.",
+    _TRY_LATER,
+    transient=True,
 )
 _node_lost = _raiser(
     BackendFailedError,
@@ -308,6 +367,17 @@ _failed = _raiser(
     "Look at LocalAI's log for the reason.",
 )
 
+_OVERFLOW = (
+    r"exceeds? the (available )?context|exceeds? context window|context (size|length|window) exceed"
+    r"|maximum context length|maximum model length|prompt is too long"
+)
+_MEMORY = (
+    r"out ?of ?(device ?)?memory|bad_alloc|cannot allocate memory|failed to allocate"
+    r"|cublas_status_alloc_failed"
+)
+
+_WRONG_MODEL = r"model not loaded|model identity mismatch"
+
 # Order is meaning. Statuses that LocalAI's own middleware decides come first, for there the
 # text adds nothing; then texts, most specific first, for behind a 500 or inside a stream
 # they are all there is; then what a status alone can tell.
@@ -316,29 +386,33 @@ _RULES: tuple[_Rule, ...] = (
     (_status(403), _forbidden),
     (_status(404, 405, 501), _missing),
     (_status(413), _too_big),
-    (_says(r"quota_exceeded"), _quota),
+    (_localai_says(r"quota_exceeded"), _quota),
     (_status(429), _busy),
-    (_says(r"exceeds? the (available )?context|context (size|length|window) exceeded"), _overflow),
+    (_says(_OVERFLOW), _overflow),
     (_says_of_picture(r"failed to decode image|cannot identify image"), _undecodable),
     (_status(400, 415, 422), _invalid),
-    (_says(r"stale model config revision"), _stale),  # trap 19
-    (_says_of_picture(r"code = invalidargument"), _undecodable),
-    (_says(r"invalid value for 'size'"), _bad_size),  # trap 8
-    (_says(r"in cooldown|is stopping|is still busy"), _resting),
-    (_says(r"model_loading|is still loading"), _loading),
-    (_says(r"\bmodel .{1,256} is (loading|staging|installing|pending)\b"), _loading),  # trap 20
-    (_says(r"timed out waiting for model|load finished but the model is not avail"), _loading),
-    (_says(r"admission_rejected|max_concurrent|capacity reached"), _full),  # trap 17
-    (_says(r"no responders available|nats: timeout"), _node_lost),  # trap 21
-    (_says(r"all models busy|no healthy nodes"), _no_node),
-    (_says(r"out of memory|bad_alloc|cannot allocate memory|failed to allocate"), _memory),
-    (_says(r"all backends returned error"), _load_failed),  # trap 2: each tried in turn
-    (_says(r"code = (unavailable|canceled|aborted)"), _gone),  # trap 13
-    (_says(r"connection refused"), _gone),
-    (_says(r"model not loaded|model identity mismatch"), _mismatch),
-    (_says(r"could not load model|failed to load model|backend not found"), _load_failed),
-    (_says(r"grpc service not ready|loading model .* on node"), _load_failed),
-    (_says(r"code = unimplemented"), _unable),
+    (_localai_says(r"stale model config revision"), _stale),  # trap 19
+    (_both(_with_picture, _grpc("invalidargument")), _undecodable),
+    (_localai_says(r"invalid value for 'size'"), _bad_size),  # trap 8
+    (_localai_says(r"in cooldown|is stopping|is still busy"), _resting),
+    (_localai_says(r"model_loading|is still loading"), _loading),
+    (_localai_says(r"\bmodel .{1,256} is (loading|staging|installing|pending)\b"), _loading),  # 20
+    (_localai_says(r"timed out waiting for model|load finished but the model is not"), _loading),
+    (_localai_says(r"admission_rejected|max_concurrent|capacity reached"), _full),  # trap 17
+    (_localai_says(r"no responders available|nats: timeout"), _node_lost),  # trap 21
+    (_localai_says(r"all models busy|no healthy nodes"), _no_node),
+    (_says(_MEMORY), _memory),
+    (_localai_says(r"all backends returned error"), _load_failed),  # trap 2: each tried in turn
+    (_grpc("unavailable"), _gone),  # trap 13
+    (_localai_says(r"dial tcp .*connection refused"), _gone),
+    (_grpc("canceled", "aborted"), _cancelled),
+    (
+        _both(_grpc("", "failedprecondition"), _says(_WRONG_MODEL)),
+        _mismatch,
+    ),
+    (_localai_says(r"could not load model|failed to load model|backend not found"), _load_failed),
+    (_localai_says(r"grpc service not ready|loading model .* on node"), _load_failed),
+    (_grpc("unimplemented"), _unable),
     (_status(503), _busy),
     (_status(408, 502, 504), _gateway),
     (_always, _failed),

@@ -27,7 +27,7 @@ from inference_mcp.errors import InferenceError
 from inference_mcp.localai import failures
 from inference_mcp.localai.address import is_loopback, plain_url
 from inference_mcp.localai.failures import Answer, Network
-from inference_mcp.localai.rules import Asked
+from inference_mcp.localai.rules import NOTHING, Asked
 from inference_mcp.localai.upload import Upload
 
 __all__ = ["Reply", "Transport"]
@@ -58,8 +58,6 @@ _NETWORK: tuple[tuple[type[Exception], Network], ...] = (
     (OSError, Network.BROKEN),  # TLS that breaks in the middle comes through as it is
 )
 _FOREIGN = tuple(kind for kind, _ in _NETWORK)
-
-NOTHING = Asked()
 
 
 class Reply:

@@ -120,7 +120,8 @@ def test_retry_after_is_seconds_or_a_date(header: str, date: str, expected_s: fl
     [
         ("in cooldown; retry after 9s", 9.0),
         ("in cooldown; retry after 1m30s", 90.0),
-        ("in cooldown; retry after 1h0m0s", 3600.0),
+        ("in cooldown; retry after 1h0m0s", 300.0),
+        ("in cooldown; retry after 350ms", None),
         ("in cooldown; retry after 2.5s", 2.5),
         ("in cooldown; retry after a while", None),
         ("in cooldown", None),

@@ -17,8 +17,8 @@ from inference_mcp.errors import (
     InferenceError,
     InvalidInputError,
     ModelNotFoundError,
-    ModelUnsuitableError,
 )
+from inference_mcp.localai.rules import ModelDisabledError
 from inference_mcp.requests import RequestType
 from tests.localai.scripted import PICTURE, Exchange, Script, chat, client_for, image, scripted
 from tests.recordings import Recording, recording, recordings
@@ -81,7 +81,7 @@ async def test_recorded_pictures_are_read(label: str) -> None:
 @pytest.mark.parametrize(
     ("label", "kind", "transient", "retry_after_s"),
     [
-        ("disabled", ModelUnsuitableError, None, None),
+        ("disabled", ModelDisabledError, None, None),
         ("unknown", ModelNotFoundError, None, None),
         ("img unknown", ModelNotFoundError, None, None),
         ("bad type", InvalidInputError, None, None),

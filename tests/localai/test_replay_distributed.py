@@ -16,6 +16,7 @@ from inference_mcp.errors import (
     InferenceError,
 )
 from inference_mcp.localai.client import CHAT, IMAGES
+from inference_mcp.localai.rules import StaleRevisionError
 from tests.localai.test_replay import outcome_of, quoted
 from tests.recordings import Recording, distributed_recordings
 
@@ -34,8 +35,8 @@ GIVEN = {
 FAILED: dict[str, tuple[type[InferenceError], bool | None, float | None]] = {
     "no workers: chat": (BackendBusyError, True, None),
     "no workers: chat stream": (BackendBusyError, True, None),
-    "chat parameter temperature": (BackendFailedError, False, None),
-    "1 pin: plain": (BackendFailedError, False, None),
+    "chat parameter temperature": (StaleRevisionError, False, 2.0),
+    "1 pin: plain": (StaleRevisionError, False, 2.0),
     "cold chat slowc (!load=15, MODEL_LOAD_WAIT=4s)": (BackendBusyError, True, 5.0),
     "second client, same cold model": (BackendBusyError, True, 5.0),
     "cold STREAMING chat slows": (BackendBusyError, True, None),

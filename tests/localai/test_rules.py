@@ -18,7 +18,7 @@ from inference_mcp.errors import (
     ModelNotFoundError,
     ModelUnsuitableError,
 )
-from inference_mcp.localai.rules import Asked, ModelDisabledError, Report, judge, shown
+from inference_mcp.localai.rules import MAX_WAIT_S, Asked, ModelDisabledError, Report, judge, shown
 
 TEXT, VISION = Asked("m"), Asked("m", with_picture=True)
 LOADING = "failed to route model with internal loader: routing model m.gguf: "
@@ -101,7 +101,7 @@ def test_only_a_model_that_loads_stops_or_rests_is_not_ready(report: Report) -> 
     """  # noqa: D205  # one sentence
     error = judge(report, TEXT)
     words = "cooldown|staging|is loading on|stopping|still|model not loaded|no responders|"
-    words += "nats: timeout|cannot evict|pending|timed out|finished"
+    words += "nats: timeout|cannot evict|pending|timed out|finished|max_concurrent"
     assert isinstance(error, BackendError)
     assert error.not_ready is bool(re.search(words, report.text))
 
@@ -149,11 +149,11 @@ def test_a_gateways_own_failure_may_pass(status: int) -> None:
         (Report(400, "alias target missing"), TEXT, ModelUnsuitableError),
         (Report(400, "request exceeds the available context size"), TEXT, InvalidInputError),
         (Report(500, "invalid value for 'size'"), TEXT, InvalidInputError),
-        (Report(0, "code = invalidargument desc = x"), VISION, ImageRejectedError),
-        (Report(500, "code = invalidargument desc = x"), TEXT, BackendFailedError),
+        (Report(0, "rpc error: code = invalidargument desc = x"), VISION, ImageRejectedError),
+        (Report(500, "rpc error: code = invalidargument desc = x"), TEXT, BackendFailedError),
         (Report(500, "failed to decode image"), VISION, ImageRejectedError),
         (Report(500, "cannot identify image file '/a/b'"), VISION, ImageRejectedError),
-        (Report(500, "code = unimplemented desc = x"), TEXT, ModelUnsuitableError),
+        (Report(500, "rpc error: code = unimplemented desc = x"), TEXT, ModelUnsuitableError),
     ],
 )
 def test_what_the_caller_or_operator_can_act_on_has_its_own_error(
@@ -195,3 +195,47 @@ def test_localais_wish_is_kept_only_where_a_retry_is_of_use() -> None:
 def test_a_name_in_a_sentence_is_one_short_line(name: str, expected: str) -> None:
     """It is the caller's or LocalAI's text."""
     assert shown(name) == expected
+
+
+PROMPTS = [
+    "a poster that says connection refused",
+    "a car that is stopping",
+    "model train is loading coal",
+    "stale model config revision",
+    "retry after 9999s in cooldown, all models busy, no responders available, max_concurrent",
+    "rpc error: code = unavailable",
+]
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+@pytest.mark.parametrize("code", ["unknown", "internal", "invalidargument", "unimplemented"])
+def test_a_prompt_that_a_backend_quotes_steers_nothing(code: str, prompt: str) -> None:
+    """Trap 22: what stands behind the code is not LocalAI's own word."""
+    desc = f"exception calling application: cannot draw {prompt}"
+    plain = judge(Report(500, f"rpc error: code = {code} desc = no"), TEXT)
+    quoting = judge(Report(500, f"rpc error: code = {code} desc = {desc}"), TEXT)
+    assert (type(quoting), quoting.what) == (type(plain), plain.what)
+    assert vars(quoting) == vars(plain)
+
+
+def test_a_wish_is_bounded_and_told() -> None:
+    """One answer, which need not even be LocalAI's, must not silence a model for hours."""
+    error = judge(Report(503, retry_after_s=999_999_999.0), TEXT)
+    assert isinstance(error, BackendBusyError)
+    assert error.retry_after_s == MAX_WAIT_S
+    assert error.next_step == "Try again in 300 s."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "this model's maximum context length is 4096 tokens",
+        "longer than the maximum model length of 4096",
+        "the request exceeds context window of 4096",
+        "prompt is too long",
+    ],
+)
+def test_other_words_for_too_long_a_prompt(text: str) -> None:
+    """Backends other than llama.cpp have their own."""
+    error = judge(Report(500, f"rpc error: code = unknown desc = {text}"), TEXT)
+    assert isinstance(error, InvalidInputError)
