@@ -56,8 +56,8 @@ handled; ``tests/localai/test_traps*.py`` have tests for each.
     17  A model of limited concurrency refuses with an honest status and an error without a code
         (``rules``).
     18  A body of more than 15 MB is a 413 and a closed connection: pictures are made to fit
-        (``pictures.sources``), and a connection that closes on a large upload is that answer
-        (``transport``).
+        (``pictures.sources``), and a connection that closes on a large upload, while LocalAI is
+        there, is that answer (``transport``).
     19  Distributed, a model keeps the parameters of its first request, and one that differs
         unloads it (``revisions``).
     20  Distributed, a load of minutes answers with errors meanwhile: it is waited for, and shown

@@ -66,6 +66,10 @@ class Catalogue:
             return self._target(self._configured(kind, default))
         return self._target(self._first(kind))
 
+    def lists(self, name: str) -> bool:
+        """Whether LocalAI lists a model of exactly this name that may be used."""
+        return any(model.id == name for model in self.models)
+
     def _target(self, name: str) -> str:
         """An alias's target: it is that model's slots and memory which the work needs."""
         model = next((model for model in self.models if model.id == name), None)
@@ -180,6 +184,9 @@ def build_catalogue(
     models, other = [], set()
     for id_ in sorted(entries.keys() - off):
         target = aliases.get(id_)
+        if target is not None and target not in entries:
+            other.add(id_)  # an alias that leads nowhere
+            continue
         source = entries.get(target or id_, {})
         abilities = _abilities(source) | _from_settings(id_, sets, defaults)
         if not abilities and id_.endswith(CHECKSUM):
@@ -200,11 +207,10 @@ def _entries(found: Any, key: str | None, name_key: str) -> list[dict[str, Any]]
     listed = found.get(key) if key is not None and isinstance(found, dict) else found
     if not isinstance(listed, list):
         return []
-    return [
-        entry
-        for entry in listed[:MAX_MODELS]
-        if isinstance(entry, dict) and _is_name(entry.get(name_key))
-    ]
+    named = [entry for entry in listed if isinstance(entry, dict) and _is_name(entry.get(name_key))]
+    # Before the cut: cut by chance, another model would be the default each time (trap 1).
+    named.sort(key=lambda entry: str(entry[name_key]))
+    return named[:MAX_MODELS]
 
 
 def _is_name(found: object) -> bool:

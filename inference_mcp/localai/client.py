@@ -173,6 +173,8 @@ class LocalAIClient:
         """
         if not self._revisions.may_load(model):
             return True  # trap 19: the next request loads it
+        if not await self._cache.lists(model):
+            raise failures.model_gone(model)  # traps 2 and 14: it would become a phantom
         goes_on: InferenceError | None = None
         with anyio.move_on_after(timeout_s):
             while True:

@@ -42,6 +42,7 @@ __all__ = [
     "from_error_object",
     "from_network",
     "load_timed_out",
+    "model_gone",
     "no_answer",
     "not_localai",
     "too_large",
@@ -175,6 +176,11 @@ def no_answer(url: str, waited_s: float) -> BackendUnreachableError:
     )
 
 
+def model_gone(model: str) -> InferenceError:
+    """LocalAI listed this model, and does not any more."""
+    return judge(Report(404), Asked(model))
+
+
 def not_localai(url: str) -> BackendUnreachableError:
     """Something answered that does not speak LocalAI's API."""
     return BackendUnreachableError(f"What answers at {url} is not LocalAI.", _CHECK_URL)
@@ -194,7 +200,8 @@ def upload_refused(asked: Asked) -> InferenceError:
     """The connection was closed while a large body was still on its way.
 
     So ends a body over the limit (trap 18): LocalAI answers 413 without reading it and
-    closes, and the answer is lost with the connection. A retry would send it all again.
+    closes, and the answer is lost with the connection. A retry would send it all again. Whether
+    LocalAI is still there, and has not just ended, was looked at.
     """
     return judge(Report(413), asked)
 

@@ -21,9 +21,10 @@ from email.utils import formatdate
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlsplit
 
+import anyio
 import httpx
 
-from inference_mcp.errors import InferenceError
+from inference_mcp.errors import BackendUnreachableError, InferenceError
 from inference_mcp.localai import failures
 from inference_mcp.localai.address import is_loopback, plain_url
 from inference_mcp.localai.failures import Answer, Network
@@ -35,6 +36,7 @@ __all__ = ["Reply", "Transport"]
 CONNECT_TIMEOUT_S = 10.0  # a machine that is there accepts at once, even when it is busy
 KEEPALIVE_CONNECTIONS = 20
 PIECE_BYTES = 256_000
+ALIVE_S = 0.5
 LARGE_UPLOAD_BYTES = 1_000_000  # the smallest limit in use, that of common proxies
 
 _GZIP_OR_DEFLATE = 32 + zlib.MAX_WBITS  # by the first bytes, as zlib's own manual says
@@ -138,8 +140,6 @@ class Transport:
         upload = Upload(body)
 
         def explain(error: Exception) -> InferenceError:
-            if upload.left_bytes and len(body) > LARGE_UPLOAD_BYTES:
-                return failures.upload_refused(asked)
             return failures.from_network(_network(error), self.url)
 
         if self._http.is_closed:
@@ -153,6 +153,8 @@ class Transport:
             )
             response = await self._http.send(request, stream=True)
         except _FOREIGN as error:
+            if len(body) > LARGE_UPLOAD_BYTES and upload.is_under_way and await self._listens():
+                raise failures.upload_refused(asked) from error
             raise explain(error) from error
         try:
             yield Reply(response, explain)
@@ -162,13 +164,33 @@ class Transport:
                 await response.aclose()
 
     async def get(self, path: str, limit_bytes: int) -> Answer:
-        """The whole answer of an address.
+        """The whole answer of an address; asked twice where the connection breaks, for it may
+        have been an old one that just ended.
 
         Raises:
             InferenceError: there was none, or it holds more than ``limit_bytes``.
-        """
+        """  # noqa: D205  # one sentence
+        try:
+            return await self._get(path, limit_bytes)
+        except BackendUnreachableError as error:
+            if not error.answer_lost:
+                raise
+        return await self._get(path, limit_bytes)
+
+    async def _get(self, path: str, limit_bytes: int) -> Answer:
         async with self.sent("GET", path) as reply:
             return reply.answer(await reply.read(limit_bytes, "list"))
+
+    async def _listens(self) -> bool:
+        """Whether LocalAI is there: then it closed a connection on purpose (trap 18)."""
+        try:
+            with anyio.move_on_after(ALIVE_S):
+                await self._get("/readyz", LARGE_UPLOAD_BYTES)
+        except BackendUnreachableError as error:
+            return error.answer_lost
+        except InferenceError:
+            return True  # whatever it said
+        return True
 
     async def aclose(self) -> None:
         """Close all connections."""

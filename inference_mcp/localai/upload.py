@@ -17,6 +17,11 @@ class Upload:
         self._body = body
         self.left_bytes = len(body)
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether some of it was taken and some not."""
+        return 0 < self.left_bytes < len(self._body)
+
     def headers(self) -> dict[str, str]:
         """What goes before it; LocalAI judges a body by its length, before it reads it."""
         return {"Content-Type": "application/json", "Content-Length": str(len(self._body))}

@@ -9,7 +9,12 @@ import pytest
 
 from inference_mcp.backend import ModelInfo
 from inference_mcp.errors import ModelNotFoundError, ModelUnsuitableError
-from inference_mcp.localai.catalogue import MAX_NAME_CHARS, Catalogue, build_catalogue
+from inference_mcp.localai.catalogue import (
+    MAX_MODELS,
+    MAX_NAME_CHARS,
+    Catalogue,
+    build_catalogue,
+)
 from inference_mcp.localai.wire import ModelLists
 from inference_mcp.requests import RequestType
 from tests.recordings import recording
@@ -262,3 +267,21 @@ def test_the_checksums_of_files_on_their_way_are_no_models() -> None:
         entry("flux.gguf.sha256", None), entry("m.sha256", ["chat"]), entry("plain", None)
     )
     assert list(by_id(found)) == ["m.sha256", "plain"]
+
+
+def test_the_same_models_are_cut_off_whatever_the_order() -> None:
+    """Trap 1: else the default would be another one at each look."""
+    entries = [entry(f"m{number:05}", ["chat"]) for number in range(MAX_MODELS + 50)]
+    first = built(*entries)
+    for seed in range(3):
+        random.Random(seed).shuffle(entries)  # noqa: S311  # a seed, no secret
+        assert built(*entries) == first
+    assert first.choose(T2T, None) == "m00000"
+
+
+def test_an_alias_that_leads_nowhere_is_not_used() -> None:
+    """LocalAI would refuse it, or make a phantom of it."""
+    found = built(entry("lost", None), aliases=[{"name": "lost", "target": "nowhere"}])
+    assert found.models == ()
+    with pytest.raises(ModelUnsuitableError):
+        found.choose(T2T, "lost")

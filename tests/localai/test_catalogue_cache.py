@@ -82,7 +82,7 @@ async def test_all_who_waited_hear_of_the_failure() -> None:
                 tasks.start_soon(ask)
             await anyio.wait_all_tasks_blocked()
             source.gate.set()
-        assert (failures, source.fetches) == (5, 2)
+        assert (failures, source.fetches) == (5, 3)
         with pytest.raises(BackendUnreachableError):
             await source.cache.get()
         source.fails = False
@@ -192,3 +192,55 @@ async def test_an_ability_that_is_missing_may_have_come_meanwhile() -> None:
         await cache.choose(RequestType.IMG2TXT, "m")
     now_s *= 2
     assert await cache.choose(RequestType.IMG2TXT, "m") == "m"
+
+
+async def test_a_model_is_chosen_by_the_last_catalogue_while_localai_is_away() -> None:
+    """The job then waits for LocalAI in the queue; who asks for the list hears the truth."""
+    source = Source()
+    await source.cache.get()
+    source.fails = True
+    source.now_s += CatalogueCache.KEEP_S
+    assert await source.cache.choose(RequestType.TXT2TXT, "m1") == "m1"
+    with pytest.raises(BackendUnreachableError):
+        await source.cache.get()
+    source.now_s += CatalogueCache.GOOD_S
+    with pytest.raises(BackendUnreachableError):
+        await source.cache.choose(RequestType.TXT2TXT, "m1")
+
+
+async def test_whether_a_model_is_still_listed_is_looked_up_where_that_is_old() -> None:
+    """Traps 2 and 14: a name that is gone would become a phantom; where nobody knows, it may be."""
+    source = Source()
+    assert await source.cache.lists("m9")
+    assert source.fetches == 0
+    await source.cache.get()
+    assert await source.cache.lists("m1")
+    assert not await source.cache.lists("m2")
+    source.now_s += CatalogueCache.KEEP_S
+    assert await source.cache.lists("m2")
+    source.fails = True
+    source.now_s += CatalogueCache.GOOD_S + 1
+    assert await source.cache.lists("m9")
+
+
+async def test_nobody_waits_behind_a_fetch_that_others_need() -> None:
+    """Who would take the one under way takes it, though somebody wants a later one."""
+    source = Source()
+    source.gate = anyio.Event()
+    done: list[str] = []
+
+    async def ask(name: str, refresh: bool) -> None:
+        await source.cache.get(refresh=refresh)
+        done.append(name)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+            for name, refresh in (("first", False), ("fresh", True), ("third", False)):
+                tasks.start_soon(ask, name, refresh)
+                await anyio.wait_all_tasks_blocked()
+            gate, source.gate = source.gate, anyio.Event()
+            gate.set()
+            await anyio.wait_all_tasks_blocked()
+            assert sorted(done) == ["first", "third"]
+            source.gate.set()
+    assert source.fetches == 2

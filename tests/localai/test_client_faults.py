@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import sys
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from inference_mcp.errors import (
@@ -331,3 +335,62 @@ async def test_a_break_before_the_finish_reason_keeps_its_own_sentence() -> None
         error = await text_failure(url)
     assert isinstance(error, BackendUnreachableError)
     assert error.what.startswith("The connection to LocalAI")
+
+
+async def test_an_upload_that_ends_with_localai_may_pass() -> None:
+    """LocalAI died in the middle of it: that says nothing about the picture's size."""
+    large = InputPicture(bytes(20_000_000), "image/png", 9, 9)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def die() -> None:
+            connection, _ = listener.accept()
+            connection.recv(65536)
+            listener.close()
+            kind = "hh" if sys.platform == "win32" else "ii"
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(kind, 1, 0))
+            connection.close()
+
+        async with client_for(url) as client, anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, die)
+            for _ in range(2):  # in the middle, and then before anything was taken
+                with pytest.raises(BackendUnreachableError) as failure:
+                    await client.generate_image(image(source=large), timeout_s=5)
+                assert failure.value.transient
+
+
+async def test_a_list_is_asked_for_again_where_the_connection_was_an_old_one() -> None:
+    """LocalAI ends those that were idle, and may do so just as they are used."""
+    closed = False
+
+    async def script(exchange: Exchange) -> None:
+        nonlocal closed
+        if not closed:
+            closed = True
+            await exchange.stream.aclose()
+        else:
+            listed = {"data": [{"id": "m"}]} if "v1" in exchange.seen.path else {}
+            await exchange.answer(200 if listed else 404, listed)
+
+    async with scripted(script) as server, client_for(server.url) as client:
+        assert [model.id for model in await client.list_models()] == ["m"]
+
+
+async def test_a_model_that_is_gone_is_not_loaded() -> None:
+    """Traps 2 and 14: LocalAI would make a phantom of its name."""
+    listed, now = ["m"], 0.0
+
+    async def script(exchange: Exchange) -> None:
+        if exchange.seen.path == "/v1/models/capabilities":
+            await exchange.answer(200, {"data": [{"id": name} for name in listed]})
+        else:
+            await exchange.answer(200 if exchange.seen.method == "POST" else 404, {})
+
+    async with scripted(script) as server, client_for(server.url, clock=lambda: now) as client:
+        await client.list_models()
+        assert await client.load_model("m", timeout_s=5)
+        listed.clear()
+        now = 31.0
+        with pytest.raises(ModelNotFoundError, match="any more"):
+            await client.load_model("m", timeout_s=5)
+    assert [seen.path for seen in server.seen].count("/backend/load") == 1
