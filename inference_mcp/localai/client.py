@@ -33,7 +33,7 @@ from inference_mcp.localai import failures, health
 from inference_mcp.localai.answers import TextCollector, read_picture
 from inference_mcp.localai.catalogue import Catalogue, build_catalogue
 from inference_mcp.localai.catalogue_cache import CatalogueCache
-from inference_mcp.localai.failures import Answer
+from inference_mcp.localai.failures import Answer, Network
 from inference_mcp.localai.revisions import Revisions
 from inference_mcp.localai.rules import NOTHING, Asked, ModelDisabledError, StaleRevisionError
 from inference_mcp.localai.transport import Reply, Transport
@@ -62,7 +62,7 @@ LOAD, SHUTDOWN, SETTINGS = "/backend/load", "/backend/shutdown", "/api/settings"
 LOAD_STATUS, DISCOVERY = "/api/models/{}/load-status", "/.well-known/localai.json"
 
 UNKNOWN_ROUTE = (404, 405, 501)  # an older LocalAI, or one without its web UI
-NOT_FOR_US = (401, 403, *UNKNOWN_ROUTE)  # of what only an administrator's key may do
+NOT_FOR_US = (403, *UNKNOWN_ROUTE)  # of what only an administrator's key may do
 
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
@@ -245,9 +245,12 @@ class LocalAIClient:
         async with self._http.sent("POST", path, body, Asked(model)) as reply:
             if reply.status in done:
                 return True
-            if reply.status in NOT_FOR_US:
-                return False
-            raise await self._refusal(reply, Asked(model))
+            start = await reply.read_start(self.MAX_ERROR_BYTES)
+            if reply.status in NOT_FOR_US and failures.is_envelope(start):
+                return False  # LocalAI's own word, which counts for good; not a proxy's
+            if reply.status == 404:
+                raise failures.from_network(Network.UNREACHABLE, self._http.url)
+            raise failures.from_answer(reply.answer(start), Asked(model), self._http.url)
 
     async def _wait_while_loading(self, model: str) -> None:
         """Return when LocalAI's load has ended, or nobody can tell how it stands."""
@@ -362,13 +365,13 @@ class LocalAIClient:
                 return
 
         wanted = [ALIASES, DETAILS, SYSTEM]
-        if self._revisions.distributed is None:
+        if not self._revisions.distributed:  # which it may become, behind the same address
             wanted.append(DISCOVERY)
         with anyio.move_on_after(self.EXTRA_TIMEOUT_S):
             async with anyio.create_task_group() as extras:
                 for path in wanted:
                     extras.start_soon(fetch_extra, path)
-        if DISCOVERY in extra and self._revisions.distributed is None:
+        if DISCOVERY in extra and not self._revisions.distributed:
             self._revisions.distributed = runs_distributed(extra[DISCOVERY])
         lists = ModelLists(
             capabilities=listing,

@@ -41,6 +41,7 @@ __all__ = [
     "from_answer",
     "from_error_object",
     "from_network",
+    "is_envelope",
     "load_timed_out",
     "model_gone",
     "no_answer",
@@ -285,6 +286,14 @@ def from_error_object(
     # In a stream a cooldown's seconds stand in the text alone (trap 3).
     wish_s = _seconds_in(own_words(text)) if retry_after_s is None else retry_after_s
     return judge(Report(status, text, tag[:200].lower(), wish_s), asked)
+
+
+def is_envelope(body: bytes) -> bool:
+    """Whether this is LocalAI's: JSON, or nothing at all, as with its opaque errors."""
+    try:
+        return not body.strip() or isinstance(json.loads(body), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _retry_after_s(header: str, date: str) -> float | None:

@@ -55,10 +55,19 @@ class Revisions:
         self._refused: OrderedDict[_Form, float] = OrderedDict()
         self._worked: OrderedDict[_Form, None] = OrderedDict()
         self._unloadable: OrderedDict[_Form, None] = OrderedDict()
+        # By model: the seed of the first picture that was ours, and those that are sent again.
+        self._first_seeds: dict[str, int] = {}
+        self._pinned: dict[str, int] = {}
 
     def fitted(self, picture: ImageRequest) -> ImageRequest:
-        """The request as it is to be sent: a seed chosen here stays behind where it hurts."""
-        return replace(picture, seed=None) if picture.own_seed and self.distributed else picture
+        """The request as it is to be sent: a seed chosen here stays behind where it hurts.
+
+        Where the first picture of all was one of ours, sent before LocalAI was known to run
+        distributed, its seed is the one that is taken.
+        """
+        if not (picture.own_seed and self.distributed):
+            return picture
+        return replace(picture, seed=self._pinned.get(picture.model))
 
     def check(self, request: GenerationRequest) -> None:
         """Return if this may be sent.
@@ -73,7 +82,17 @@ class Revisions:
 
     def worked(self, request: GenerationRequest) -> None:
         """LocalAI took this form."""
+        if isinstance(request, ImageRequest) and request.own_seed and request.seed is not None:
+            self._first_seeds.setdefault(request.model, request.seed)
         _keep(self._worked, _form(request), None, self.MAX_FORMS)
+
+    def _may_do_without(self, picture: ImageRequest) -> bool:
+        """Whether there is another form of this request to try; each is tried once."""
+        first = self._first_seeds.get(picture.model)
+        if picture.seed is None and first is not None and picture.model not in self._pinned:
+            self._pinned[picture.model] = first
+            return True
+        return picture.seed is not None and picture.seed != self._pinned.get(picture.model)
 
     def may_load(self, model: str) -> bool:
         """Whether the model can be loaded for nobody: that is a request without parameters."""
@@ -104,10 +123,10 @@ class Revisions:
     def refused(self, request: GenerationRequest) -> InferenceError:
         """The error for a refusal; a picture that may do without its seed is tried again."""
         self.distributed = True
-        if isinstance(request, ImageRequest) and request.own_seed and request.seed is not None:
+        if isinstance(request, ImageRequest) and request.own_seed and self._may_do_without(request):
             return BackendBusyError(
                 "LocalAI, which runs distributed, refused the seed that was chosen here.",
-                "The picture is tried again without one.",
+                "The picture is tried again with another one, or none.",
                 transient=True,
                 not_ready=True,
                 retry_after_s=self.REST_S,

@@ -9,6 +9,7 @@ import pytest
 
 from inference_mcp.backend import LoadProgress
 from inference_mcp.errors import (
+    BackendAuthError,
     BackendBusyError,
     BackendError,
     BackendFailedError,
@@ -32,7 +33,7 @@ from tests.localai.scripted import (
 )
 from tests.localai.test_client import answering
 
-REFUSED = pytest.mark.parametrize("status", [401, 403, 404, 405, 501])
+REFUSED = pytest.mark.parametrize("status", [403, 404, 405, 501])
 LOADING = {"loaded": None, "message": "routing model m: model m is loading on node w"}
 STAGING = {"model": "m", "state": "staging", "node": "w", "progress": 41.2, "eta_seconds": 660}
 
@@ -340,3 +341,17 @@ async def test_a_model_that_no_list_told_to_be_disabled_is_left_out_once_it_was_
             await client.choose_model(RequestType.TXT2TXT, "off")
         now = LocalAIClient.DISABLED_S
         assert await client.choose_model(RequestType.TXT2TXT, "off") == "off"
+
+
+async def test_a_proxy_s_404_does_not_end_loading_for_good() -> None:
+    """Its LocalAI is just not there; LocalAI's own 404 is JSON, or nothing at all."""
+    async with scripted(answering(404, b"404 page not found\n")) as server:
+        error = await load_failure(server.url)
+    assert isinstance(error, BackendUnreachableError)
+    assert (error.transient, error.answer_lost) == (True, False)
+
+
+async def test_a_key_that_is_not_accepted_is_no_matter_of_loads() -> None:
+    """It may be another one in a minute, and the operator must hear of it."""
+    async with scripted(answering(401, {"error": {"code": 401, "message": "key"}})) as server:
+        assert isinstance(await load_failure(server.url), BackendAuthError)

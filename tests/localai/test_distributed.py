@@ -81,7 +81,7 @@ async def test_a_distributed_localai_is_recognised_before_it_can_refuse(
         assert outcome.seed == seed
         await client.list_models(refresh=True)
     asked = [seen.path for seen in server.seen].count("/.well-known/localai.json")
-    assert asked == 1
+    assert asked == (1 if seed is None else 2)  # what is alone may grow behind the same address
 
 
 async def test_the_caller_s_own_seed_is_never_left_out() -> None:
@@ -131,3 +131,33 @@ async def test_a_load_that_is_refused_is_left_to_the_request() -> None:
         for _ in range(3):
             assert await client.load_model("m", timeout_s=5) is True
     assert len(server.seen) == 1
+
+
+async def test_a_model_that_our_own_first_picture_pinned_is_asked_with_its_seed() -> None:
+    """Trap 19: where nothing told in time that LocalAI runs distributed."""
+    pinned: dict[str, Any] = {}
+
+    async def script(exchange: Exchange) -> None:
+        if exchange.seen.method == "POST" and not pinned:
+            pinned["seed"] = exchange.seen.json()["seed"]
+        await localai(pinned=pinned)(exchange)
+
+    async with scripted(script) as server, client_for(server.url) as client:
+        assert (await client.generate_image(image(seed=5, own_seed=True), timeout_s=5)).seed == 5
+        for _ in range(2):  # its own seed refused, then none
+            with pytest.raises(BackendBusyError):
+                await client.generate_image(image(seed=6, own_seed=True), timeout_s=5)
+        assert (await client.generate_image(image(seed=6, own_seed=True), timeout_s=5)).seed == 5
+        assert (await client.generate_image(image(seed=7, own_seed=True), timeout_s=5)).seed == 5
+    assert [body.get("seed") for body in sent(server)] == [5, 6, None, 5, 5]
+
+
+async def test_where_no_seed_of_ours_fits_it_is_explained() -> None:
+    """Trap 19: another's first picture pinned the model; each form is tried once."""
+    async with scripted(localai(pinned={"seed": 99})) as server, client_for(server.url) as client:
+        with pytest.raises(BackendBusyError):
+            await client.generate_image(image(seed=6, own_seed=True), timeout_s=5)
+        for _ in range(3):
+            with pytest.raises(StaleRevisionError):
+                await client.generate_image(image(seed=6, own_seed=True), timeout_s=5)
+    assert [body.get("seed") for body in sent(server)] == [6, None]
