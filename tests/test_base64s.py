@@ -21,7 +21,8 @@ def test_what_was_encoded_comes_back(size: int) -> None:
     broken = "\r\n".join(textwrap.wrap(encoded, 76)) + "\n"
     for written in (encoded, broken):
         assert decode_base64(written, padded=True) == data
-    assert decode_base64(encoded.rstrip("="), padded=False) == data
+    bare = base64.urlsafe_b64encode(data).decode().rstrip("=")
+    assert decode_base64(bare, padded=False) == data
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,6 @@ def test_what_was_encoded_comes_back(size: int) -> None:
         "AAAAA",
         "AA=A",
         "AA==AAAA",
-        "AA-_",
         "AAA\u00e9",
         "data:image/png;base64,AAAA",
         "A" * PIECE_CHARS + "AA==" + "A" * PIECE_CHARS,
@@ -45,7 +45,7 @@ def test_what_is_no_base64_is_an_error(wrong: str) -> None:
             decode_base64(wrong, padded=padded)
 
 
-@pytest.mark.parametrize("cut", ["AA", "AAA", "AAAAAA", "AAA=AAA"])
+@pytest.mark.parametrize("cut", ["AA", "AAA", "AAAAAA", "AAA=AAA", "AA-_"])
 def test_where_padding_must_be_its_lack_is_an_error(cut: str) -> None:
     """Something was cut off."""
     with pytest.raises(ValueError, match=r"."):

@@ -10,6 +10,7 @@ failure, not a short answer.
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import ValidationError
@@ -18,9 +19,13 @@ from inference_mcp.backend import ImageOutcome, TextOutcome, Usage
 from inference_mcp.base64s import decode_base64
 from inference_mcp.localai import failures
 from inference_mcp.localai.rules import Asked
-from inference_mcp.localai.wire import ChatEvent, PictureAnswer
+from inference_mcp.localai.wire import ChatEvent, PictureAnswer, parse_event
 
 __all__ = ["TextCollector", "Thoughts", "read_picture"]
+
+
+BROKEN = ("error", "abort", "aborted")
+"""Finish reasons of an answer that is not whole."""
 
 
 class TextCollector:
@@ -49,21 +54,23 @@ class TextCollector:
         if data == self.DONE:
             self.done = True
             return ""
+        if not data.strip():
+            return ""  # an event without data, as some proxies keep connections alive
         try:
-            event = ChatEvent.model_validate_json(data)
-        except ValidationError:
+            event = parse_event(data)
+        except (ValueError, RecursionError):
             raise failures.unreadable() from None  # its text would quote the answer
-        if event.error:
-            raise failures.from_error_object({"error": event.error}, self._asked)
+        if failure := event.failure():
+            raise failures.from_error_object({"error": failure}, self._asked)
         self._usage = _usage(event.usage) or self._usage
         return self._take_choice(event)
 
     def _take_choice(self, event: ChatEvent) -> str:
         # Events without choices are usage, or LocalAI's own additions: nothing to show.
-        if not event.choices:
+        choice = next((each for each in event.choices or () if each and not each.index), None)
+        if choice is None:
             return ""
         self.begun = True  # the first token is there, though it may be one of thought
-        choice = event.choices[0]
         reason = choice.finish_reason
         if isinstance(reason, str) and 0 < len(reason) <= 32 and reason.isprintable():
             self._finish_reason = reason
@@ -95,9 +102,9 @@ class TextCollector:
             BackendUnreachableError: the answer broke off.
             BadResultError: there is no text in it (trap 16).
         """
-        if not (self.done or self.finished):
+        if not (self.done or self.finished) or self._finish_reason in BROKEN:
             raise failures.broke_off()
-        text = "".join([*self._pieces, self._thoughts.held_back()])
+        text = self._thoughts.cut_off("".join([*self._pieces, self._thoughts.held_back()]))
         if not text.strip():
             raise failures.empty_answer(reasoned=self._reasoned, finish_reason=self._finish_reason)
         return TextOutcome(text, self._finish_reason or "unknown", self._usage, simulated)
@@ -112,9 +119,11 @@ class Thoughts:
     """
 
     OPEN, CLOSE = "<think>", "</think>"
+    _END = re.compile(r"(?:^|\n)[ \t]*</think>[ \t]*\n")
 
     def __init__(self) -> None:
         self.found = False
+        self._apart = False
         self._part: Literal["start", "inside", "behind", "over"] = "start"
         self._held = ""
 
@@ -134,8 +143,19 @@ class Thoughts:
 
     def told_apart(self) -> None:
         """LocalAI knows this model's form: tags in its answer are the answer's own."""
+        self._apart = True
         if self._part == "start":
             self._part = "over"
+
+    def cut_off(self, text: str) -> str:
+        """The answer behind a tag that only closes, in a line of its own: some models' templates
+        write the opening one themselves.
+        """  # noqa: D205  # one sentence
+        end = None if self.found or self._apart else self._END.search(text)
+        if end is None or self.OPEN in text[: end.start()]:
+            return text
+        self.found = True
+        return text[end.end() :].lstrip()
 
     def held_back(self) -> str:
         """What was kept for a tag that may have come."""
@@ -173,8 +193,13 @@ def read_picture(body: bytes, asked: Asked, *, simulated: bool) -> ImageOutcome:
         raise failures.from_error_object({"error": answer.error}, asked)
     if not answer.data:
         raise failures.bad_picture("there is none in the answer")
+    told = answer.data[0].b64_json or ""
+    if not told and answer.data[0].url:
+        raise failures.bad_picture("it sent an address in its place")
+    if told.startswith("data:"):
+        told = told.partition(",")[2]
     try:
-        data = decode_base64(answer.data[0].b64_json or "", padded=False)
+        data = decode_base64(told, padded=False)
     except ValueError:
         raise failures.bad_picture("it is not valid base64") from None
     if not data:

@@ -87,6 +87,14 @@ class Catalogue:
                 f"{self._instead(kind)} Or enable it in LocalAI.",
                 model=name,
             )
+        may_see = kind is RequestType.IMG2TXT and model is not None and not model.loaded
+        if model is not None and may_see and RequestType.TXT2TXT in model.abilities:
+            raise ModelUnsuitableError(
+                f"LocalAI does not say that {shown(name)} sees pictures.",
+                "It may find out at the model's first load: call txt2txt with it once, then try "
+                f"again. Or set {_variable(kind)}S. {self._instead(kind)}",
+                model=name,
+            )
         if model is not None or name in self.other:
             raise ModelUnsuitableError(
                 f"{shown(name)} cannot do {kind}.", self._instead(kind), model=name

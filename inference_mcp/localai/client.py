@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar, TypeVarTuple
@@ -296,7 +296,7 @@ class LocalAIClient:
         """Read the answer by what it is, not by its content type: proxies change that."""
         head = b""
         async for piece in reply:
-            head = piece.lstrip()
+            head = piece.removeprefix(b"\xef\xbb\xbf").lstrip()
             if head:
                 break
         if head.startswith(b"<"):
@@ -330,6 +330,8 @@ class LocalAIClient:
             except InferenceError:
                 if not collector.finished:
                     raise
+        if not collector.finished:
+            _take_all(decoder.end(), collector, on_text)
 
     async def _picture(self, request: ImageRequest) -> ImageOutcome:
         asked = Asked(request.model, with_picture=request.source is not None)
@@ -414,12 +416,16 @@ def _pass_on(
         events = decoder.feed(piece)
     except EventTooLarge:
         raise failures.too_large("text", EventDecoder.MAX_EVENT_BYTES) from None
+    _take_all(events, collector, on_text)
+    return bool(events)
+
+
+def _take_all(events: Iterable[str], collector: TextCollector, on_text: TextProgress) -> None:
     for event in events:
         before = collector.begun
         text = collector.take(event)
         if text or collector.begun is not before:
             on_text(text)
-    return bool(events)
 
 
 async def _drain(reply: Reply) -> None:

@@ -101,7 +101,7 @@ def from_network(cause: Network, url: str) -> InferenceError:
             "The request could not be written as HTTP.",
             "Check LOCALAI_URL and LOCALAI_API_KEY for characters that do not belong there.",
         )
-    what, next_step, transient = _NETWORK[cause]
+    what, next_step, transient = _SENTENCES[cause]
     return BackendUnreachableError(
         what.format(url=url),
         next_step,
@@ -114,7 +114,7 @@ _SLOW_NEXT_STEP = (
     "Ask for less (fewer tokens or steps, a smaller picture) or raise INFERENCE_MCP_TIMEOUT_S."
 )
 
-_NETWORK: dict[Network, tuple[str, str, bool]] = {
+_SENTENCES: dict[Network, tuple[str, str, bool]] = {
     Network.UNREACHABLE: ("LocalAI cannot be reached at {url}.", _START, True),
     Network.BROKEN: (
         "The connection to LocalAI at {url} broke before the answer was whole.",

@@ -1,9 +1,10 @@
 """The rules that tell one refusal of LocalAI from another: a ``Report`` → the error. Pure.
 
-One table, most specific rule first. Whether the same request may succeed later
-(``transient``) is decided here, and for what the network does in ``failures``, and nowhere
-else; so is whether the model was only not ready (``not_ready``): to wait for a load or a rest
-is no try (S14). Above it is ``failures``, which makes the reports; below it is ``errors``.
+One table, most specific rule first. Whether the same request may succeed later (``transient``)
+is decided here, for what the network does in ``failures``, for what LocalAI's distributed mode
+refuses in ``revisions``, and nowhere else; so is whether the model was only not ready
+(``not_ready``): to wait for a load or a rest is no try (S14). Above it is ``failures``, which
+makes the reports; below it is ``errors``.
 
 LocalAI's text is read to find the rule and is then dropped: it may quote the prompt or name
 paths of the server's machine (trap 22). Only numbers are taken from it. What a backend said

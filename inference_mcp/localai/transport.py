@@ -44,7 +44,7 @@ _GZIP_OR_DEFLATE = 32 + zlib.MAX_WBITS  # by the first bytes, as zlib's own manu
 SIMULATOR_HEADER = "X-Inference-MCP-Simulator"
 
 # Most specific first. Every public exception of httpx has an entry, itself or its parent.
-_NETWORK: tuple[tuple[type[Exception], Network], ...] = (
+_CAUSES: tuple[tuple[type[Exception], Network], ...] = (
     (httpx.ConnectTimeout, Network.UNREACHABLE),
     (httpx.ConnectError, Network.UNREACHABLE),
     (httpx.TimeoutException, Network.TIMEOUT),
@@ -59,7 +59,7 @@ _NETWORK: tuple[tuple[type[Exception], Network], ...] = (
     (httpx.CookieConflict, Network.MISUSED),
     (OSError, Network.BROKEN),  # TLS that breaks in the middle comes through as it is
 )
-_FOREIGN = tuple(kind for kind, _ in _NETWORK)
+_FOREIGN = tuple(kind for kind, _ in _CAUSES)
 
 
 class Reply:
@@ -261,4 +261,4 @@ def _network(error: Exception) -> Network:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return Network.UNTRUSTED
         cause = cause.__cause__ or cause.__context__
-    return next(found for kind, found in _NETWORK if isinstance(error, kind))
+    return next(found for kind, found in _CAUSES if isinstance(error, kind))

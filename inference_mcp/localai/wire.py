@@ -13,9 +13,10 @@ from __future__ import annotations
 import base64
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from inference_mcp.backend import LoadProgress
 from inference_mcp.errors import InvalidInputError
@@ -30,6 +31,7 @@ __all__ = [
     "encode_chat",
     "encode_image",
     "load_progress",
+    "parse_event",
     "parse_json",
     "resident_limit",
     "runs_distributed",
@@ -144,6 +146,7 @@ class _Delta(_Shape):
 
 
 class _Choice(_Shape):
+    index: Any = None
     delta: _Delta | None = None
     message: _Delta | None = None
     finish_reason: Any = None
@@ -152,13 +155,22 @@ class _Choice(_Shape):
 class ChatEvent(_Shape):
     """One event of a stream, or a whole ``chat.completion``; both have these keys."""
 
-    choices: list[_Choice] | None = None
+    choices: list[_Choice | None] | None = None
     usage: Any = None
     error: Any = None
+    object: Any = None
+    message: Any = None
+
+    def failure(self) -> Any:
+        """What went wrong, if that is what it tells; some backends' servers write it flat."""
+        if self.error or self.object != "error":
+            return self.error
+        return {"message": self.message, "type": "error"}
 
 
 class _Picture(_Shape):
     b64_json: str | None = None
+    url: Any = None
 
 
 class PictureAnswer(_Shape):
@@ -182,6 +194,25 @@ class ModelLists(_Shape):
 
 
 _ANY: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+def parse_event(data: str | bytes) -> ChatEvent:
+    """One event, or a whole answer.
+
+    Raises:
+        ValueError: not JSON, or not of that shape.
+    """
+    with suppress(ValidationError):
+        return ChatEvent.model_validate_json(data)
+    # Half of a character, as a model's tokens may cut it: Python's own reader takes it.
+    text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+    return ChatEvent.model_validate(json.loads(_HALF.sub(r"\\ufffd", text)))
+
+
+_HALF = re.compile(
+    r"(?<!\\)\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    r"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})(?<!\\)\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 
 
 def parse_json(body: bytes) -> Any:
@@ -234,6 +265,10 @@ class EventDecoder:
         *lines, rest = self._LINE_END.split(bytes(self._rest).removesuffix(tail))
         self._rest = bytearray(rest + tail)
         return [event for line in lines if (event := self._take(line)) is not None]
+
+    def end(self) -> list[str]:
+        """The last event, where the stream ended without its blank line."""
+        return self.feed(b"\n\n")
 
     def _take(self, line: bytes) -> str | None:
         if self._at_start:

@@ -10,6 +10,7 @@ import json
 import socket
 import struct
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from inference_mcp.requests import (
     RequestType,
 )
 
+SETTLE_S = 0.05  # a reset overtakes what has not been read yet
 PNG = b"\x89PNG\r\n\x1a\n-not-looked-into"
 PICTURE = InputPicture(PNG, "image/png", 64, 48)
 
@@ -157,6 +159,7 @@ async def resetting(first: bytes) -> AsyncIterator[str]:
             with connection:
                 connection.recv(65536)
                 connection.sendall(first)
+                time.sleep(SETTLE_S)
                 kind = "hh" if sys.platform == "win32" else "ii"
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(kind, 1, 0))
 

@@ -214,3 +214,80 @@ def test_thoughts_alone_are_an_empty_answer_of_a_model_that_reasons() -> None:
     collector.take(json.dumps(said(None, "stop")))
     with pytest.raises(BadResultError, match="thought, and then wrote"):
         collector.outcome(simulated=False)
+
+
+@pytest.mark.parametrize(
+    ("said_so", "text"),
+    [
+        ("Hm, 2 + 2.\n</think>\n\nFour.", "Four."),
+        ("</think>\nFour.", "Four."),
+        ("The tag </think> ends it.", "The tag </think> ends it."),
+        ("<b>\n</think>\n<think>", "<think>"),
+        ("Write <think>\nx\n</think>\nso.", "Write <think>\nx\n</think>\nso."),
+    ],
+)
+def test_thoughts_that_only_end_are_cut_off_too(said_so: str, text: str) -> None:
+    """Some templates write the opening tag themselves; a tag in a sentence is the answer's own."""
+    assert collected(said(said_so, "stop")).outcome(simulated=False).text == text
+
+
+@pytest.mark.parametrize("reason", ["error", "abort"])
+def test_an_answer_that_its_backend_gave_up_is_none(reason: str) -> None:
+    """Though it was told as if it were whole."""
+    with pytest.raises(BackendUnreachableError, match="broke off"):
+        collected(said("half", reason)).outcome(simulated=False)
+
+
+def test_only_the_first_of_several_answers_is_taken() -> None:
+    """One was asked for; a second one must not be mixed into it."""
+    second = said("B")
+    second["choices"][0]["index"] = 1
+    both = {"choices": [None, second["choices"][0], said("C", "stop")["choices"][0]]}
+    assert collected(said("A"), second, both).outcome(simulated=False).text == "AC"
+
+
+def test_an_error_written_flat_is_an_error() -> None:
+    """As vLLM's server does; what came before it does not count (trap 5)."""
+    with pytest.raises(BackendFailedError):
+        collected(said("half"), {"object": "error", "message": "no", "code": 500})
+
+
+def test_an_event_without_data_is_nothing() -> None:
+    """Some proxies keep connections alive so."""
+    collector = TextCollector(Asked("m"))
+    assert [collector.take(""), collector.take(b" ")] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("escaped", "text"),
+    [
+        (r"a\ud83d", "a\ufffd"),
+        (r"\ude00b", "\ufffdb"),
+        (r"\ud83d\ude00", "\U0001f600"),
+        (r"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (r"\\ud83d \ud83d", "\\ud83d \ufffd"),
+    ],
+)
+def test_half_a_character_does_not_cost_the_answer(escaped: str, text: str) -> None:
+    """A model's tokens may cut one in two."""
+    collector = TextCollector(Asked("m"))
+    data = f'{{"choices":[{{"finish_reason":"stop","delta":{{"content":"{escaped}"}}}}]}}'
+    assert collector.take(data) == text
+
+
+@pytest.mark.parametrize(
+    "written", ["data:image/png;base64,{}", "{}", "\n{}\n"], ids=["uri", "bare", "lines"]
+)
+def test_a_picture_is_taken_however_its_base64_is_written(written: str) -> None:
+    """It took the GPU a minute."""
+    data = bytes(range(256))
+    encoded = written.format(base64.urlsafe_b64encode(data).decode().rstrip("="))
+    body = json.dumps({"data": [{"b64_json": encoded}]}).encode()
+    assert read_picture(body, Asked("m"), simulated=False).data == data
+
+
+def test_an_address_in_place_of_a_picture_is_told_as_that() -> None:
+    """Trap 12: it was not asked for."""
+    body = json.dumps({"data": [{"url": "http://x/y.png"}]}).encode()
+    with pytest.raises(BadResultError, match="an address in its place"):
+        read_picture(body, Asked("m"), simulated=False)

@@ -285,3 +285,15 @@ def test_an_alias_that_leads_nowhere_is_not_used() -> None:
     assert found.models == ()
     with pytest.raises(ModelUnsuitableError):
         found.choose(T2T, "lost")
+
+
+def test_a_chat_model_that_was_never_loaded_may_yet_turn_out_to_see() -> None:
+    """5.1: LocalAI finds some out at the first load; how to have it look is said."""
+    catalogue = built(entry("seer", ["chat"]), system={"loaded_models": []})
+    with pytest.raises(ModelUnsuitableError, match="does not say that") as failure:
+        catalogue.choose(RequestType.IMG2TXT, "seer")
+    assert "call txt2txt with it once" in failure.value.next_step
+    assert "INFERENCE_MCP_IMG2TXT_MODELS" in failure.value.next_step
+    loaded = built(entry("seer", ["chat"]), system={"loaded_models": [{"id": "seer"}]})
+    with pytest.raises(ModelUnsuitableError, match="cannot do img2txt"):
+        loaded.choose(RequestType.IMG2TXT, "seer")

@@ -486,3 +486,26 @@ async def test_the_first_thought_tells_that_the_model_has_begun() -> None:
     async with scripted(script) as server, client_for(server.url) as client:
         await client.generate_text(chat(), timeout_s=5, on_text=pieces.append)
     assert pieces == ["", "a", "b"]
+
+
+async def test_a_last_event_without_its_blank_line_counts() -> None:
+    """The stream ended in order; what it said last is whole."""
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin_events()
+        for event in (said("a"), said("b", "stop")):
+            await exchange.chunk(
+                f"data: {json.dumps(event)}\n".encode() + b"\n" * (event == said("a"))
+            )
+        await exchange.send(b"0\r\n\r\n")
+
+    async with scripted(script) as server, client_for(server.url) as client:
+        assert (await client.generate_text(chat(), timeout_s=5)).text == "ab"
+
+
+async def test_a_whole_answer_behind_a_byte_order_mark_is_read() -> None:
+    """Some proxies put one there."""
+    message = {"choices": [{"finish_reason": "stop", "message": {"content": "hello"}}]}
+    script = answering(200, b"\xef\xbb\xbf" + json.dumps(message).encode())
+    async with scripted(script) as server, client_for(server.url) as client:
+        assert (await client.generate_text(chat(), timeout_s=5)).text == "hello"
