@@ -363,15 +363,25 @@ class Jobs:
         )
 
     def _drop_old(self) -> None:
-        """Forget results whose time is over, and the oldest where too many are kept."""
+        """Forget results whose time is over, the oldest where they are too many, and where they
+        hold too much the oldest of those that hold anything, but never the newest.
+        """  # noqa: D205  # one sentence
         expired = self._clock() - self._result_ttl_s
         while self._ended:
-            job_id, kept_bytes = next(iter(self._ended.items()))
-            too_many = len(self._ended) > MAX_KEPT_JOBS or self._kept_bytes > MAX_KEPT_BYTES
-            if not too_many and (self._jobs[job_id].finished_at or 0.0) > expired:
-                return
-            del self._ended[job_id], self._jobs[job_id]
-            self._kept_bytes -= kept_bytes
+            oldest = next(iter(self._ended))
+            too_many = len(self._ended) > MAX_KEPT_JOBS
+            if not too_many and (self._jobs[oldest].finished_at or 0.0) > expired:
+                break
+            self._forget(oldest)
+        if self._kept_bytes > MAX_KEPT_BYTES:
+            for job_id in [job_id for job_id, held in self._ended.items() if held][:-1]:
+                self._forget(job_id)
+                if self._kept_bytes <= MAX_KEPT_BYTES:
+                    return
+
+    def _forget(self, job_id: str) -> None:
+        self._kept_bytes -= self._ended.pop(job_id)
+        del self._jobs[job_id]
 
     def _facts(self, job: Job) -> dict[str, Any]:
         """What every event tells of a job."""

@@ -103,13 +103,16 @@ def _shown(block: Mapping[str, Any]) -> Image.Image:
     return picture
 
 
-_DESKTOP = {"most_chars": 1_048_576, "reason": "Error: MCP error -32001: Request timed out"}
+_DESKTOP: dict[str, Any] = {
+    "most_chars": 1_048_576,
+    "reason": "Error: MCP error -32001: Request timed out",
+}
 _SDK_REASON = "McpError: MCP error -32001: Request timed out"
 _FLOOR_CHARS = 150_000
 
 HABITS = (
-    Habits(name="Claude Desktop", limit_s=60, asks=True, **_DESKTOP),  # type: ignore[arg-type]
-    Habits(name="Claude Desktop, patient build", limit_s=240, **_DESKTOP),  # type: ignore[arg-type]
+    Habits(name="Claude Desktop", limit_s=60, asks=True, **_DESKTOP),
+    Habits(name="Claude Desktop, patient build", limit_s=240, **_DESKTOP),
     Habits(
         name="Claude Code",
         limit_s=28 * 3600,

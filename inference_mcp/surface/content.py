@@ -38,6 +38,9 @@ META_KEY = "inference-mcp/job"
 MAX_RESULT_CHARS = 150_000
 """What the strictest host takes in one result."""
 
+MAX_TEXT_CHARS = 90_000
+"""Of one text: one host takes 25,000 tokens in a result, and a token is about four characters."""
+
 _ROOM_FOR_TEXT_CHARS = 8_000
 """Kept free beside a preview for the text block, the link, ``_meta`` and the JSON around."""
 
@@ -133,8 +136,7 @@ def _text_blocks(job: Job, result: TextResult) -> list[ContentBlock]:
     """The answer alone; a second block only where something must be said about it."""
     outcome = result.outcome
     notes = _distinct(job.input_notes)
-    room = MAX_RESULT_CHARS - _ROOM_FOR_TEXT_CHARS
-    text = _cut_to_fit(outcome.text, room)
+    text = _cut_to_fit(outcome.text, MAX_TEXT_CHARS)
     if len(text) < len(outcome.text):
         notes.append(
             f"Shown are the first {len(text)} of {len(outcome.text)} characters: hosts take no "
@@ -239,7 +241,7 @@ def _unfinished(job: Job, now_s: float, wait_s: float, trouble: str) -> CallTool
         lines.insert(1, f"Its last try failed: [{job.setback.code}] {job.setback.what}")
     blocks: list[ContentBlock] = [TextContent(type="text", text="\n".join(lines))]
     if job.text_parts:
-        so_far = _cut_to_fit(job.text_so_far, MAX_RESULT_CHARS - _ROOM_FOR_TEXT_CHARS)
+        so_far = _cut_to_fit(job.text_so_far, MAX_TEXT_CHARS)
         blocks.append(TextContent(type="text", text=f"The text so far:\n{so_far}"))
     meta = job_meta(job) | {
         "position": job.admission.position() if job.admission else None,
