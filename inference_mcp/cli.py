@@ -56,6 +56,11 @@ settings (environment variables; in a host's "env" block):
 """
 
 
+SWITCH_S = 0.0005
+"""How long a thread that decodes a picture may keep the event loop from its turn, in seconds;
+Python's own 5 ms, paid at each step of an answer, would be felt."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     options = _parser().parse_args(argv)
@@ -84,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.log("warning", "log.file", problem=problem)
     from inference_mcp.server import serve_stdio
 
+    sys.setswitchinterval(SWITCH_S)
     with contextlib.suppress(KeyboardInterrupt):  # before signals are heard, or where none are
         anyio.run(partial(serve_stdio, settings, simulate=options.simulate))
     return 0

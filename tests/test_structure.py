@@ -65,6 +65,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
 TESTED_BY: Mapping[str, str] = {
     "__main__": "test_cli.py",
     "backend": "localai/test_client.py",
+    "localai.streams": "localai/test_client_faults.py",
     "server.assembly": "test_server_stdio.py",
     "server.protocol": "test_server_stdio.py",
     "server.serving": "test_server_ends.py",

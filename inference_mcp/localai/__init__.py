@@ -13,6 +13,7 @@ and no files. Inside:
     ``address``          what the base address says
     ``upload``           a body on its way
     ``health``           what a look at LocalAI means
+    ``streams``          a stream of events on its way
     ``transport``        HTTP on its way: the one place that imports httpx
     ``client``           the Protocol's methods; only these two do I/O
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
 from urllib.parse import quote
 
@@ -36,10 +37,9 @@ from inference_mcp.localai.catalogue_cache import CatalogueCache
 from inference_mcp.localai.failures import Answer, Network
 from inference_mcp.localai.revisions import Revisions
 from inference_mcp.localai.rules import NOTHING, Asked, ModelDisabledError, StaleRevisionError
+from inference_mcp.localai.streams import read_events
 from inference_mcp.localai.transport import Reply, Transport
 from inference_mcp.localai.wire import (
-    EventDecoder,
-    EventTooLarge,
     ModelLists,
     encode_chat,
     encode_image,
@@ -52,7 +52,6 @@ from inference_mcp.requests import ChatRequest, GenerationRequest, ImageRequest,
 
 __all__ = ["LocalAIClient"]
 
-DRAIN_S = 0.2  # what follows [DONE] is in the same packet, or the connection is given up
 OFF_LOOP_BYTES = 256_000  # above this, base64 and JSON take longer than a millisecond
 
 CHAT, IMAGES = "/v1/chat/completions", "/v1/images/generations"
@@ -97,8 +96,9 @@ class LocalAIClient:
         defaults: Mapping[RequestType, str],
         model_sets: Mapping[RequestType, tuple[str, ...]],
         clock: Callable[[], float] = time.monotonic,
+        heavy: anyio.CapacityLimiter | None = None,
     ) -> None:
-        """Connect to nothing yet.
+        """Connect to nothing yet; ``heavy`` limits the threads that work on large bodies.
 
         Raises:
             BackendUnreachableError: the environment's proxies or certificates are unusable.
@@ -107,6 +107,7 @@ class LocalAIClient:
         self._defaults = dict(defaults)
         self._sets = dict(model_sets)
         self._clock = clock
+        self._heavy = heavy
         self._cache = CatalogueCache(self._fetch_catalogue, clock)
         self._revisions = Revisions(clock)
         self._ever_used: set[str] = set()
@@ -284,7 +285,7 @@ class LocalAIClient:
 
     async def _chat(self, request: ChatRequest, on_text: TextProgress | None) -> TextOutcome:
         asked = Asked(request.model, with_picture=bool(request.pictures))
-        body = await _off_loop(request.input_bytes, encode_chat, request)
+        body = await self._off_loop(request.input_bytes, encode_chat, request)
         collector = TextCollector(asked)
         async with self._http.sent("POST", CHAT, body, asked) as reply:
             if reply.status != 200:
@@ -302,40 +303,18 @@ class LocalAIClient:
         if head.startswith(b"<"):
             raise failures.not_localai(self._http.url)
         if not head.startswith((b"{", b"[")):
-            await self._collect_events(reply, collector, head, on_text)
+            quiet_s = self.QUIET_END_S
+            await read_events(reply, head, collector, on_text, quiet_end_s=quiet_s)
             return
         whole = await reply.read(self.MAX_CHAT_BYTES, "text", head)
-        text = await _off_loop(len(whole), collector.take, whole)
+        text = await self._off_loop(len(whole), collector.take, whole)
         collector.done = True
         if text:
             on_text(text)
 
-    async def _collect_events(
-        self, reply: Reply, collector: TextCollector, piece: bytes, on_text: TextProgress
-    ) -> None:
-        decoder = EventDecoder()
-        give_up_at_s = math.inf
-        while piece:
-            told_something = _pass_on(decoder, collector, piece, on_text)
-            if collector.done:
-                await _drain(reply)
-                return
-            # The text is whole; what may still come is its usage. Comments prolong nothing.
-            if told_something and collector.finished:
-                give_up_at_s = anyio.current_time() + self.QUIET_END_S
-            piece = b""
-            try:
-                with anyio.CancelScope(deadline=give_up_at_s):
-                    piece = await anext(reply, b"")
-            except InferenceError:
-                if not collector.finished:
-                    raise
-        if not collector.finished:
-            _take_all(decoder.end(), collector, on_text)
-
     async def _picture(self, request: ImageRequest) -> ImageOutcome:
         asked = Asked(request.model, with_picture=request.source is not None)
-        body = await _off_loop(request.input_bytes, encode_image, request)
+        body = await self._off_loop(request.input_bytes, encode_image, request)
         async with self._http.sent("POST", IMAGES, body, asked) as reply:
             if reply.status != 200:
                 raise await self._refusal(reply, asked)
@@ -345,7 +324,16 @@ class LocalAIClient:
             raise failures.not_localai(self._http.url)
         if not answer.strip():
             raise failures.broke_off()
-        return await _off_loop(len(answer), _read_picture, answer, asked, simulated)
+        return await self._off_loop(
+            len(answer), partial(read_picture, simulated=simulated), answer, asked
+        )
+
+    async def _off_loop(self, size_bytes: int, work: Callable[[*_Args], _T], *args: *_Args) -> _T:
+        if size_bytes <= OFF_LOOP_BYTES:
+            return work(*args)
+        return await anyio.to_thread.run_sync(
+            work, *args, abandon_on_cancel=True, limiter=self._heavy
+        )
 
     # Models -----------------------------------------------------------------------------
 
@@ -408,43 +396,5 @@ class LocalAIClient:
         return failures.from_answer(reply.answer(start), asked, self._http.url)
 
 
-def _pass_on(
-    decoder: EventDecoder, collector: TextCollector, piece: bytes, on_text: TextProgress
-) -> bool:
-    """Whether this piece completed an event."""
-    try:
-        events = decoder.feed(piece)
-    except EventTooLarge:
-        raise failures.too_large("text", EventDecoder.MAX_EVENT_BYTES) from None
-    _take_all(events, collector, on_text)
-    return bool(events)
-
-
-def _take_all(events: Iterable[str], collector: TextCollector, on_text: TextProgress) -> None:
-    for event in events:
-        before = collector.begun
-        text = collector.take(event)
-        if text or collector.begun is not before:
-            on_text(text)
-
-
-async def _drain(reply: Reply) -> None:
-    """Read to the end, for only then can the connection serve again."""
-    # The answer is whole: neither a cancel nor what the connection does now can undo it.
-    with suppress(InferenceError), anyio.move_on_after(DRAIN_S, shield=True):
-        async for _ in reply:
-            pass
-
-
-def _read_picture(body: bytes, asked: Asked, simulated: bool) -> ImageOutcome:
-    return read_picture(body, asked, simulated=simulated)
-
-
 def _ignore(text: str) -> None:
     pass
-
-
-async def _off_loop(size_bytes: int, work: Callable[[*_Args], _T], *args: *_Args) -> _T:
-    if size_bytes <= OFF_LOOP_BYTES:
-        return work(*args)
-    return await anyio.to_thread.run_sync(work, *args, abandon_on_cancel=True)

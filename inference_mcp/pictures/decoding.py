@@ -32,13 +32,9 @@ from inference_mcp.pictures.rules import (
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Decoded", "decode", "flatten", "in_thread", "new_limiter"]
+__all__ = ["Decoded", "decode", "flatten", "in_thread"]
 
 T = TypeVar("T")
-
-_AT_ONCE: Final = 1
-"""Pictures at a time: one holds up to four copies of 160 MB, and each thread at work takes from
-the event loop's time."""
 
 _MAX_SCANS: Final = 200
 """A progressive JPEG has about ten. Each costs a pass over all pixels and a few bytes, so that
@@ -71,11 +67,6 @@ class Decoded:
             return _plain(_turned(self.image, self.orientation))
         except Exception as error:
             raise _damaged() from error
-
-
-def new_limiter() -> anyio.CapacityLimiter:
-    """For all that decodes in one process; may be made outside an event loop."""
-    return anyio.CapacityLimiter(_AT_ONCE)
 
 
 async def in_thread(work: Callable[[], T], *, limiter: anyio.CapacityLimiter | None = None) -> T:

@@ -90,5 +90,6 @@ def encode_png(image: Image.Image) -> bytes:
 
 def _encode_jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, optimize=True)
+    # Not ``optimize``: with it Pillow works in one go, and nothing else in the process moves.
+    image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

@@ -21,8 +21,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import anyio
+
 from inference_mcp.errors import BadResultError
-from inference_mcp.pictures.decoding import decode, in_thread, new_limiter
+from inference_mcp.pictures.decoding import decode, in_thread
 from inference_mcp.pictures.encoding import encode_png
 from inference_mcp.pictures.ids import created_at, id_of, is_id, new_id, random_suffix, uri_of
 from inference_mcp.pictures.opening import Located, read_file
@@ -115,7 +117,7 @@ class PictureStore:
 
     ``clock`` tells the time of day (aware); ``suffix`` gives six characters of ``a-z2-7`` that
     tell pictures of one millisecond apart. ``decoder`` lets one picture at a time be decoded, by
-    whomever.
+    whomever: one holds up to four copies of 160 MB.
     """
 
     def __init__(
@@ -124,11 +126,12 @@ class PictureStore:
         *,
         clock: Callable[[], datetime] = _now,
         suffix: Callable[[], str] = random_suffix,
+        decoder: anyio.CapacityLimiter | None = None,
     ) -> None:
         self.folder = folder.absolute()
         self._clock = clock
         self._suffix = suffix
-        self.decoder = new_limiter()
+        self.decoder = decoder if decoder is not None else anyio.CapacityLimiter(1)
 
     async def save(self, data: bytes, facts: PictureFacts) -> StoredPicture:
         """Verify LocalAI's bytes and keep them as PNG; nothing existing is ever overwritten.

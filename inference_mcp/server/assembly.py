@@ -68,7 +68,9 @@ async def open_app(
     ``simulated``: that is a stand-in of this process, so its queue is nobody else's.
     """
     async with anyio.create_task_group() as tasks:
-        link = Link(tasks, partial(_make_client, settings, base_url))
+        # Work on megabytes, one at a time: each such thread takes from the event loop's time.
+        heavy = anyio.CapacityLimiter(1)
+        link = Link(tasks, partial(_make_client, settings, base_url, heavy))
         limits = limits_of(settings)
         scheduler: Scheduler
         if simulated:
@@ -81,7 +83,8 @@ async def open_app(
             scheduler = Siblings(tasks, limits, link, base_url, follows_localai=auto)
         memory = _Memory(scheduler, auto=settings.max_resident_models == "auto")
         link.tell = memory.told
-        app = _app(settings, base_url, tasks, link, scheduler, memory)
+        store = PictureStore(settings.output_folder, decoder=heavy)
+        app = _app(settings, base_url, tasks, link, scheduler, memory, store)
         try:
             yield app
         finally:
@@ -99,9 +102,9 @@ def _app(
     link: Link,
     scheduler: Scheduler,
     memory: _Memory,
+    store: PictureStore,
 ) -> App:
     metrics = Metrics(anyio.current_time())
-    store = PictureStore(settings.output_folder)
     jobs = Jobs(
         tasks,
         scheduler=scheduler,
@@ -188,7 +191,9 @@ class _Memory:
         return MemoryFacts(in_force, self._localai, "none" if self._localai is None else "localai")
 
 
-async def _make_client(settings: Settings, base_url: str) -> InferenceBackend:
+async def _make_client(
+    settings: Settings, base_url: str, heavy: anyio.CapacityLimiter
+) -> InferenceBackend:
     """Import off the event loop, so that nobody waits for it but the caller.
 
     Raises:
@@ -200,6 +205,7 @@ async def _make_client(settings: Settings, base_url: str) -> InferenceBackend:
         authorization=settings.authorization,
         defaults=settings.default_models,
         model_sets=settings.model_sets,
+        heavy=heavy,
     )
     return client
 
