@@ -143,6 +143,8 @@ async def test_a_wait_is_a_number_of_seconds_and_no_more_than_the_longest(tmp_pa
         calls = {tool: json.dumps(given_to(tool, tmp_path)) for tool in GENERATING}
         calls["get_job"] = json.dumps({"job_id": job_id})
         await host.request("tools/call", name="get_job", arguments={"job_id": job_id})
+        with anyio.fail_after(5):  # the stand-in writes its last event after its last byte
+            await world.until(lambda: not +world.in_flight_of)
         before = len(world.events)
         for tool, given in calls.items():
             for wait in BAD_WAITS:
