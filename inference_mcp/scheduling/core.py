@@ -202,10 +202,11 @@ class Core(Memory):
         ``kept`` is a model that LocalAI would not drop for it (S10).
         """
         model = self.world.models[name]
-        if kept is not None and self.world.models[kept].phase is Phase.ABSENT:
-            self.world.set_phase(self.world.models[kept], Phase.RESIDENT)
+        stays = kept is not None and model.kept
+        if kept is not None:
+            self._keep(self.world.models[kept])
         cause = self.world.entries.get(model.loaded_for or "")
-        self.world.set_phase(model, Phase.ABSENT)
+        self.world.set_phase(model, Phase.RESIDENT if stays else Phase.ABSENT)
         if failure.backend_gone:
             self._forget_memory(None)
         if failure.not_ready or (failure.transient and failure.retry_after_s):
@@ -363,7 +364,7 @@ class Core(Memory):
         if failure.backend_gone:
             self._forget_memory(None if lost else model)
         if failure.not_ready:
-            alone = model.leases <= entry.leased and not model.healing
+            alone = model.leases <= entry.leased and not model.healing and not lost
             if failure.loading and model.phase is Phase.RESIDENT and alone:
                 self.world.set_phase(model, Phase.ABSENT)  # LocalAI dropped it unasked (trap 20)
         if waits:

@@ -44,7 +44,7 @@ class Memory(Ledger):
             if self.limits.max_resident_models:
                 self._wake_at(model.stay_until)
         actions: list[Action] = []
-        for entry in self.world.running.values():
+        for entry in self.world.leased.values():  # abandoned ones too
             if entry.ticket.model == name and entry.carries_load:
                 entry.carries_load = False
         for entry in self.leased():
@@ -93,6 +93,13 @@ class Memory(Ledger):
         if model.phase is Phase.LOADING:
             self.world.set_phase(model, Phase.ABSENT)
         return self._decide(now)
+
+    def _keep(self, model: Model) -> None:
+        """S10: LocalAI would not drop it, though a load of its own may have been asked for since."""
+        if model.phase is Phase.ABSENT:
+            self.world.set_phase(model, Phase.RESIDENT)
+        else:
+            model.kept = True
 
     def _forget_memory(self, failed: Model | None) -> None:
         """LocalAI went away: what it held in memory it may not hold when it is back (trap 10)."""

@@ -268,7 +268,8 @@ class Model:
     are its live requests (waiting, in back-off, or running at LocalAI). ``loaded_for`` is the
     request that its load was begun for, until that has had its chance (S9); ``first`` one that
     goes before all others once it is loaded (S10). ``load_lent``: its load has lent its place (S6).
-    ``loads_on``: LocalAI said last that it loads it, whoever asked for that (trap 20).
+    ``loads_on``: LocalAI said last that it loads it, whoever asked for that (trap 20). ``kept``:
+    LocalAI would not drop it, and it is asked to load it again (S10).
     """
 
     name: str
@@ -286,6 +287,7 @@ class Model:
     load_began: float = 0.0
     load_lent: bool = False
     loads_on: bool = False
+    kept: bool = False
     loaded_for: str | None = None
     first: str | None = None
     healing: bool = False

@@ -95,7 +95,7 @@ class World:
         """Note where a model is."""
         self.occupied += (phase is not Phase.ABSENT) - (model.phase is not Phase.ABSENT)
         model.phase = phase
-        model.loads_on = False
+        model.loads_on = model.kept = False
         if phase is Phase.LOADING:
             self.loading[model.name] = model
         else:

@@ -140,6 +140,7 @@ class Drive:
         self.healing: set[str] = set()
         self.dead: set[str] = set()
         self.stays: dict[str, tuple[float, float]] = {}
+        self._noted: dict[str, tuple[float, int]] = {}
         self.drains: set[str] = set()  # models on their way out for an overdue turn (S10)
         self.promised: set[str] = set()
         self._localai = localai or LocalAI(load_s=load_s, stop_s=lambda: stop_s)
@@ -492,9 +493,11 @@ class Drive:
         world = self.core.world
         self.promised = {entry.id for entry in world.entries.values() if entry.reserved}
         for name in self.resident & set(world.models):
-            loaded_at = world.models[name].loaded_at
-            if self.stays.get(name, (0.0, 0.0))[0] != loaded_at:
-                measured = self._load_times.get(name, [])[-31:]
+            loaded_at, measured = world.models[name].loaded_at, self._load_times.get(name, [])
+            load = (loaded_at, len(measured))  # two may end at the same moment
+            if self._noted.get(name, (0.0, 0)) != load:
+                self._noted[name] = load
+                measured = measured[-31:]
                 load_s = max(median(measured), 1.0) if measured else 10.0
                 self.stays[name] = (loaded_at, loaded_at + 2.5 * load_s)
 

@@ -305,3 +305,28 @@ def test_s11_a_load_under_way_leaves_work_on_the_model_alone() -> None:
     core.submit(ticket("two"), 0.0)
     core.attempt_failed("one", LOADS_ON, 0.0, 1.0)
     assert core.world.models["a"].phase is Phase.RESIDENT
+
+
+def test_s11_a_load_that_was_carried_ends_for_an_abandoned_carrier_too() -> None:
+    """S11, S16: its call's end, later, says nothing of a load that another carries by then."""
+    core = Core(Limits(max_concurrency=2, model_concurrency={"a": 2}))
+    core.submit(ticket("one", kind="txt2img"), 0.0)
+    assert core.load_refused("a", 1.0) == [Grant("one", carries_load=True)]
+    core.cancel("one", 2.0)
+    core.loaded("a", None, 3.0)
+    entry = core.entry("one")
+    assert entry is not None
+    assert not entry.carries_load
+
+
+def test_s10_what_localai_keeps_is_there_though_it_was_to_be_loaded_again() -> None:
+    """S10: two loads that each were to push the other's model out: both models stay."""
+    core = Core(Limits(max_concurrency=2, max_resident_models=2))
+    core.seen_loaded(["a", "b"], 0.0)
+    assert core.submit(ticket("one", "c"), 1000.0) == [Load("c", evict="a")]
+    assert core.submit(ticket("two", "a"), 1000.0) == [Load("a", evict="b")]
+    kept = Failure(transient=True, not_ready=True)
+    core.load_failed("c", kept, 0.0, 1000.0, kept="a")
+    core.load_failed("a", kept, 0.0, 1000.0, kept="b")
+    phases = {model.name: model.phase for model in core.models()}
+    assert phases == {"a": Phase.RESIDENT, "b": Phase.RESIDENT, "c": Phase.ABSENT}

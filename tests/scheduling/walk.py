@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from inference_mcp.errors import DeadlineExceededError, QueueFullError
 from inference_mcp.requests import Priority, RequestType
@@ -69,14 +70,15 @@ def random_failure(rng: random.Random) -> Failure:
     """A failed try of any kind."""
     if rng.random() < 0.2:
         return Failure(transient=True, backend_gone=True, answer_lost=rng.random() < 0.5)
-    return Failure(
+    failure = Failure(
         transient=rng.random() < 0.7,
         retry_after_s=rng.choice([None, None, None, 2.0, 40.0]),
         process_dead=rng.random() < 0.2,
         answer_lost=rng.random() < 0.3,
         not_ready=rng.random() < 0.1,
-        loading=rng.random() < 0.5,
     )
+    answered = not failure.process_dead and not failure.answer_lost
+    return replace(failure, loading=answered and rng.random() < 0.5)
 
 
 class Walk:
