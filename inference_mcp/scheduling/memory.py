@@ -95,7 +95,7 @@ class Memory(Ledger):
         return self._decide(now)
 
     def _keep(self, model: Model) -> None:
-        """S10: LocalAI would not drop it, though a load of its own may have been asked for since."""
+        """S10: LocalAI would not drop it, though it may have been asked to load it since."""
         if model.phase is Phase.ABSENT:
             self.world.set_phase(model, Phase.RESIDENT)
         else:
