@@ -91,5 +91,6 @@ def encode_png(image: Image.Image) -> bytes:
 def _encode_jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     # Not ``optimize``: with it Pillow works in one go, and nothing else in the process moves.
-    image.save(buffer, "JPEG", quality=quality)
+    # With few bytes to spare the eye misses colour least; with many there is no need.
+    image.save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
     return buffer.getvalue()

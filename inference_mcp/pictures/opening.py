@@ -47,6 +47,7 @@ _FOLDER_FLAGS: Final = (
     | getattr(os, "O_DIRECTORY", 0)
     | getattr(os, "O_CLOEXEC", 0)
 )
+_MAX_SHOWN: Final = 6
 _CAN_WALK: Final = os.open in os.supports_dir_fd and os.stat in os.supports_dir_fd
 
 
@@ -69,9 +70,18 @@ def existing_roots(roots: Sequence[Path], offered: Sequence[Path] = ()) -> tuple
     ``offered`` are a host's: of those a file system's root is none, nor what holds the home
     folder, for with it a model could read all that its user can.
     """
-    resolved = [os.path.realpath(root) for root in roots]
-    resolved += [root for each in offered if not _is_too_wide(root := os.path.realpath(each))]
-    return tuple(dict.fromkeys(root for root in resolved if Path(root).is_dir()))
+    resolved = [root for each in roots if (root := _resolved(each)) is not None]
+    found = [root for each in offered if (root := _resolved(each)) is not None]
+    resolved += [root for root in found if not _is_too_wide(root)]
+    # Not ``Path.is_dir``, which raises for some that cannot be looked at.
+    return tuple(dict.fromkeys(root for root in resolved if os.path.isdir(root)))  # noqa: PTH112
+
+
+def _resolved(root: Path) -> str | None:
+    try:
+        return os.path.realpath(root)
+    except (OSError, ValueError):
+        return None
 
 
 def _is_too_wide(root: str) -> bool:
@@ -101,7 +111,9 @@ def locate(path: str, roots: Sequence[str]) -> Located:
             if folder == resolved:
                 raise _is_folder()
             return Located(str(folder), resolved.relative_to(folder).parts)
-    shown = ", ".join(roots) or "none of them exists now"
+    shown = ", ".join(roots[:_MAX_SHOWN]) or "none of them exists now"
+    if len(roots) > _MAX_SHOWN:
+        shown += f" and {len(roots) - _MAX_SHOWN} more"
     raise PictureFlawError(
         "is not under an input root",
         f"Ask for the picture to be put into an input root ({shown}) and name it there, or send"

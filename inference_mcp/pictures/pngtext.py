@@ -7,7 +7,7 @@ bytes that they were.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 __all__ = ["with_text"]
@@ -31,11 +31,20 @@ def with_text(png: bytes, texts: Mapping[str, str]) -> bytes:
     chunks = io.BytesIO()
     for kind, body, *_ in info.chunks:
         putchunk(chunks, kind, body)
-    return png[:_AFTER_HEADER] + chunks.getvalue() + png[_AFTER_HEADER : _end_of(png)]
+    kept = b"".join(_others(png, {key.encode("latin-1", "replace") for key in texts}))
+    return png[:_AFTER_HEADER] + chunks.getvalue() + kept
 
 
-def _end_of(png: bytes) -> int:
-    at = 8
-    while at < len(png) and png[at + 4 : at + 8] != b"IEND":
-        at += 12 + int.from_bytes(png[at : at + 4], "big")
-    return at + 12
+def _others(png: bytes, keys: set[bytes]) -> Iterator[bytes]:
+    """The chunks behind the header, but for texts of these keys: two of one would be one too many.
+
+    What a backend wrote of its own comes later in the file, and readers take the last.
+    """
+    at, kind = _AFTER_HEADER, b""
+    while at < len(png) and kind != b"IEND":
+        end = at + 12 + int.from_bytes(png[at : at + 4], "big")
+        kind = png[at + 4 : at + 8]
+        is_text = kind in (b"tEXt", b"zTXt", b"iTXt")
+        if not is_text or png[at + 8 : end].partition(b"\0")[0] not in keys:
+            yield png[at:end]
+        at = end

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import anyio
+
 from inference_mcp.pictures.decoding import Decoded, decode, in_thread
 from inference_mcp.pictures.encoding import SMALLEST_BUDGET_BYTES, Encoded, fit
 from inference_mcp.pictures.opening import existing_roots, locate, read_file
@@ -39,6 +41,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = ["Offered", "PictureSources", "nothing", "share_out"]
+
+_REQUESTS_AT_ONCE: Final = 2
+"""Requests whose pictures are in memory, as files, at a time: up to 80 MB each."""
 
 _QUALITIES: Final = (95, 90, 85, 75)
 
@@ -85,6 +90,7 @@ class PictureSources:
         self._roots = tuple(roots)
         self._store = store
         self._max_send_bytes = max_send_bytes
+        self._requests = anyio.CapacityLimiter(_REQUESTS_AT_ONCE)
 
     async def load(self, reference: str, offered: Offered = nothing) -> InputPicture:
         """Load one picture, which may use the whole budget; ``offered`` are more roots.
@@ -102,6 +108,12 @@ class PictureSources:
         Raises:
             ImageRejectedError: one of them cannot be used.
         """
+        async with self._requests:
+            return await self._load_all(references, offered)
+
+    async def _load_all(
+        self, references: Sequence[str], offered: Offered
+    ) -> tuple[InputPicture, ...]:
         fetched = [await self._fetch(reference, offered) for reference in references]
         allowances = share_out([len(each.data) for each in fetched], self._max_send_bytes)
         return tuple(

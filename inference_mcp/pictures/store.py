@@ -117,7 +117,8 @@ class PictureStore:
 
     ``clock`` tells the time of day (aware); ``suffix`` gives six characters of ``a-z2-7`` that
     tell pictures of one millisecond apart. ``decoder`` lets one picture at a time be decoded, by
-    whomever: one holds up to four copies of 160 MB.
+    whomever: one holds up to four copies of 160 MB. ``showing`` bounds how many are held in
+    memory at a time to be shown.
     """
 
     def __init__(
@@ -131,6 +132,7 @@ class PictureStore:
         self.folder = folder.absolute()
         self._clock = clock
         self._suffix = suffix
+        self.showing = anyio.CapacityLimiter(2)
         self.decoder = decoder if decoder is not None else anyio.CapacityLimiter(1)
 
     async def save(self, data: bytes, facts: PictureFacts) -> StoredPicture:
@@ -167,9 +169,10 @@ class PictureStore:
     def _save(self, data: bytes, facts: PictureFacts) -> StoredPicture:
         verified = _verify(data)
         created = self._clock()
-        png = with_text(verified.png, _texts(facts, created))
+        size = (verified.width_px, verified.height_px)
+        png = with_text(verified.png, _texts(facts, size, created))
         notes = []
-        if (verified.width_px, verified.height_px) != (facts.width_px, facts.height_px):
+        if size != (facts.width_px, facts.height_px):
             notes.append(
                 f"LocalAI sent {verified.width_px}x{verified.height_px} pixels instead of the"
                 f" {facts.width_px}x{facts.height_px} asked for."
@@ -180,8 +183,8 @@ class PictureStore:
             picture_id, path = self._keep(png, picture_id, facts.kind, created)
         except OSError as error:
             notes.append(
-                f"The picture was not kept on disk ({_reason(error)}): it exists in this answer"
-                " only."
+                f"The picture was not kept on disk ({_reason(error)}): it exists in this job's"
+                " answers only."
             )
         return StoredPicture(
             id=picture_id,
@@ -271,7 +274,7 @@ def _as_png(data: bytes) -> _Verified:
     return _Verified(encode_png(plain), *plain.size)
 
 
-def _texts(facts: PictureFacts, created: datetime) -> dict[str, str]:
+def _texts(facts: PictureFacts, size: tuple[int, int], created: datetime) -> dict[str, str]:
     texts: dict[str, str | int | None] = {
         "Description": facts.prompt,
         "Software": "inference-mcp",
@@ -281,7 +284,7 @@ def _texts(facts: PictureFacts, created: datetime) -> dict[str, str]:
         "model": facts.model,
         "seed": facts.seed,
         "steps": facts.steps,
-        "size": f"{facts.width_px}x{facts.height_px}",
+        "size": f"{size[0]}x{size[1]}",
     }
     return {key: str(value) for key, value in texts.items() if value is not None}
 

@@ -103,7 +103,10 @@ async def _hear_notifications(ctx: _Context, call_next: CallNext) -> HandlerResu
 async def _list_resources(
     ctx: _Context, params: types.PaginatedRequestParams | None
 ) -> types.ListResourcesResult:
-    return await ctx.lifespan_context.resources.list(params.cursor if params else None)
+    try:
+        return await ctx.lifespan_context.resources.list(params.cursor if params else None)
+    except UnknownResourceError as error:
+        raise MCPError(types.INVALID_PARAMS, str(error)) from None
 
 
 async def _list_templates(

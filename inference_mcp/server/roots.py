@@ -10,41 +10,72 @@ Above is ``protocol``; below it are only the SDK's session and types.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import anyio
 import mcp_types as types
 from mcp.server.session import ServerSession
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-__all__ = ["ASK_S", "HostRoots", "folder_of"]
+__all__ = ["AGAIN_S", "ASK_S", "HostRoots", "folder_of"]
+
+MAX_ROOTS = 100
+"""Each is looked at whenever a picture is named by its path."""
 
 ASK_S = 2.0
 """How long a host may take to tell: a call must not hang on one that never does."""
 
 
-class HostRoots:
-    """The roots of one session's host."""
+AGAIN_S = 60.0
+"""How long not to ask again where a host did not tell."""
 
-    def __init__(self) -> None:
+
+class _Root(BaseModel):
+    uri: str
+
+
+class _Roots(BaseModel):
+    """What a host tells; one that is none of ours must not cost the others."""
+
+    roots: list[_Root]
+
+
+class HostRoots:
+    """The roots of one session's host. ``clock`` is monotonic, in seconds."""
+
+    def __init__(self, clock: Callable[[], float] = anyio.current_time) -> None:
+        self._clock = clock
         self._known: tuple[Path, ...] | None = None
+        self._turn = 0
+        self._quiet_until_s = -math.inf
 
     def changed(self) -> None:
         """The host says that they have changed."""
         self._known = None
+        self._turn += 1
+        self._quiet_until_s = -math.inf
 
     async def get(self, session: ServerSession) -> Sequence[Path]:
         """The folders, as the host names them; none where it has none, or does not tell."""
-        if self._known is None:
-            self._known = await _asked(session)
-        return self._known
+        if self._known is not None:
+            return self._known
+        if self._clock() < self._quiet_until_s:
+            return ()
+        turn, told = self._turn, await _asked(session)
+        if told is None:
+            self._quiet_until_s = self._clock() + AGAIN_S
+        elif turn == self._turn:  # else they changed while it told
+            self._known = told
+        return told or ()
 
 
-async def _asked(session: ServerSession) -> tuple[Path, ...]:
+async def _asked(session: ServerSession) -> tuple[Path, ...] | None:
     capabilities = session.client_capabilities
     if capabilities is None or capabilities.roots is None:
         return ()
@@ -52,11 +83,11 @@ async def _asked(session: ServerSession) -> tuple[Path, ...]:
         return ()
     try:
         told = await session.send_request(
-            types.ListRootsRequest(), types.ListRootsResult, request_read_timeout_seconds=ASK_S
+            types.ListRootsRequest(), _Roots, request_read_timeout_seconds=ASK_S
         )
     except (MCPError, ValidationError):  # refused, too late, or nonsense
-        return ()
-    folders = (folder_of(str(root.uri)) for root in told.roots)
+        return None
+    folders = (folder_of(root.uri) for root in told.roots[:MAX_ROOTS])
     return tuple(folder for folder in folders if folder is not None)
 
 

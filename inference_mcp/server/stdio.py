@@ -16,6 +16,7 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol, Self, TypeAlias
@@ -26,10 +27,11 @@ import mcp_types as types
 from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 
-__all__ = ["MAX_LINE_BYTES", "Host", "read_message"]
+__all__ = ["MAX_LINE_BYTES", "Host", "Refusal", "read_message"]
 
 MAX_LINE_BYTES = 64 * 2**20
-"""Longer lines are refused: a call with four large pictures inside takes less."""
+"""Longer lines are refused. The pictures inside one call may have 48 MB together; larger ones are
+named by their paths."""
 
 _ENDS_BYTES = 2**16
 """What is kept of each end of a line that is too long, to find the call's id in."""
@@ -39,7 +41,15 @@ _ID = rb'"id"\s*:\s*(-?\d{1,18}|"(?:[^"\\]|\\.){0,200}")\s*'
 _ID_AT_HEAD = re.compile(rb'\s*\{\s*(?:"\w+"\s*:\s*' + _SCALAR + rb"\s*,\s*)*?" + _ID + rb"[,}]")
 _ID_AT_TAIL = re.compile(rb"[,{]\s*" + _ID + rb'(?:,\s*"\w+"\s*:\s*' + _SCALAR + rb"\s*)*\}\s*\Z")
 
-_Read: TypeAlias = types.JSONRPCMessage | None
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What a line that is no message is answered with; a host's own errors are messages."""
+
+    error: types.JSONRPCError
+
+
+_Read: TypeAlias = types.JSONRPCMessage | Refusal | None
 
 
 class _Answers(Protocol):
@@ -82,8 +92,8 @@ class Host:
                     )
                     if message is None:
                         return
-                    if isinstance(message, types.JSONRPCError):
-                        tasks.start_soon(self.send, SessionMessage(message))
+                    if isinstance(message, Refusal):
+                        tasks.start_soon(self.send, SessionMessage(message.error))
                     else:
                         self._hand_over(message)
         finally:
@@ -192,14 +202,13 @@ def read_message(line: bytes) -> _Read:
     return _refusal(line, types.INVALID_REQUEST, "The line is no JSON-RPC message.")
 
 
-def _refusal(line: bytes, code: int, message: str) -> types.JSONRPCError | None:
+def _refusal(line: bytes, code: int, message: str) -> Refusal | None:
     """What to answer; nothing to a notification or an answer, for neither waits for one."""
     id_, waits = _id_of(line)
     if not waits:
         return None
-    return types.JSONRPCError(
-        jsonrpc="2.0", id=id_, error=types.ErrorData(code=code, message=message)
-    )
+    error = types.ErrorData(code=code, message=message)
+    return Refusal(types.JSONRPCError(jsonrpc="2.0", id=id_, error=error))
 
 
 def _id_of(line: bytes) -> tuple[types.RequestId | None, bool]:

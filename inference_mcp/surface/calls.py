@@ -7,8 +7,8 @@ model (which needs LocalAI). Nothing is submitted or sent before all of it is ri
 from __future__ import annotations
 
 import secrets
+from typing import Protocol
 
-from inference_mcp.backend import InferenceBackend
 from inference_mcp.pictures.sources import Offered, PictureSources, nothing
 from inference_mcp.requests import (
     ChatRequest,
@@ -20,7 +20,16 @@ from inference_mcp.requests import (
 from inference_mcp.schemas import check_schema
 from inference_mcp.surface.arguments import Img2Img, Img2Txt, Txt2Img, Txt2Txt
 
-__all__ = ["brought_into_range", "img2img", "img2txt", "txt2img", "txt2txt"]
+__all__ = ["ChoosesModels", "brought_into_range", "img2img", "img2txt", "txt2img", "txt2txt"]
+
+
+class ChoosesModels(Protocol):
+    """What is needed of a backend here."""
+
+    async def choose_model(self, kind: RequestType, name: str | None) -> str:
+        """See ``backend.InferenceBackend``."""
+        ...
+
 
 DEFAULT_SIDE_PX = 512
 MIN_SIDE_PX, MAX_SIDE_PX, SIDE_STEP_PX = 64, 2048, 8
@@ -28,7 +37,7 @@ DESCRIBE = "Describe this picture."
 DESCRIBE_SEVERAL = "Describe these pictures."
 
 
-async def txt2txt(arguments: Txt2Txt, backend: InferenceBackend) -> ChatRequest:
+async def txt2txt(arguments: Txt2Txt, backend: ChoosesModels) -> ChatRequest:
     """A chat. Raises what ``InferenceBackend.choose_model`` raises."""
     turns = [Message(turn.role, turn.content) for turn in arguments.messages or ()]
     if arguments.prompt is not None:
@@ -51,7 +60,7 @@ async def txt2txt(arguments: Txt2Txt, backend: InferenceBackend) -> ChatRequest:
     )
 
 
-async def txt2img(arguments: Txt2Img, backend: InferenceBackend) -> ImageRequest:
+async def txt2img(arguments: Txt2Img, backend: ChoosesModels) -> ImageRequest:
     """A picture from words. Raises what ``InferenceBackend.choose_model`` raises."""
     return ImageRequest(
         kind=RequestType.TXT2IMG,
@@ -68,7 +77,7 @@ async def txt2img(arguments: Txt2Img, backend: InferenceBackend) -> ImageRequest
 
 async def img2img(
     arguments: Img2Img,
-    backend: InferenceBackend,
+    backend: ChoosesModels,
     sources: PictureSources,
     offered: Offered = nothing,
 ) -> ImageRequest:
@@ -93,7 +102,7 @@ async def img2img(
 
 async def img2txt(
     arguments: Img2Txt,
-    backend: InferenceBackend,
+    backend: ChoosesModels,
     sources: PictureSources,
     offered: Offered = nothing,
 ) -> ChatRequest:

@@ -9,6 +9,7 @@ a job (``get_job``) is never entered here, so cancelling it stops nothing but th
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from typing import TypeAlias
 
@@ -23,13 +24,14 @@ MAX_REMEMBERED = 1_000
 _Key: TypeAlias = tuple[type, object]
 """An id with its type, for in JSON-RPC 1 and "1" are two."""
 
-_TIME_OUT = "timed out"
-"""How the SDKs' clients put it: ``Request timed out``, ``timed out after 0.8s``."""
+_TIME_OUT = re.compile(r"timed?[ -]?out")
+"""How the SDKs' clients and others put it: ``Request timed out``, ``timed out after 0.8s``,
+``aborted due to timeout``."""
 
 
 def is_time_out(reason: object) -> bool:
     """Whether a cancel says that the host's own time limit ran out."""
-    return isinstance(reason, str) and _TIME_OUT in reason.lower()
+    return isinstance(reason, str) and _TIME_OUT.search(reason.lower()) is not None
 
 
 class HostCancels:

@@ -18,7 +18,7 @@ from mcp_types import CallToolResult, ContentBlock, ImageContent, ResourceLink, 
 from inference_mcp.errors import ImageRejectedError, InferenceError
 from inference_mcp.job import Job, PictureResult, TextResult
 from inference_mcp.pictures.ids import uri_of
-from inference_mcp.pictures.preview import make_preview
+from inference_mcp.pictures.preview import Preview, make_preview
 from inference_mcp.pictures.store import PictureStore, StoredPicture
 from inference_mcp.surface.progress import loaded_so_far, rounded, time_left, time_left_s
 
@@ -165,20 +165,14 @@ async def _picture_blocks(
     notes = _distinct([*job.input_notes, *([picture.note] if picture.note else [])])
     image: ImageContent | None = None
     if preview != "none" or picture.path is None:
+        mode: Literal["thumb", "full"] = (
+            "full" if preview == "full" or picture.path is None else "thumb"
+        )
         try:
-            data = picture.data or await store.read(picture.id)
-        except ImageRejectedError:
-            notes.append("The file is gone: it was moved or deleted after it was written.")
+            shown = await _preview(picture, store, mode)
+        except ImageRejectedError as error:
+            notes.append(f"No preview: {error.what}")
         else:
-            mode: Literal["thumb", "full"] = (
-                "full" if preview == "full" or picture.path is None else "thumb"
-            )
-            shown = await make_preview(
-                data,
-                mode=mode,
-                max_chars=MAX_RESULT_CHARS - _ROOM_FOR_TEXT_CHARS,
-                decoder=store.decoder,
-            )
             image = ImageContent(
                 type="image",
                 data=base64.b64encode(shown.data).decode("ascii"),
@@ -201,13 +195,27 @@ async def _picture_blocks(
     return blocks
 
 
+async def _preview(
+    picture: StoredPicture, store: PictureStore, mode: Literal["thumb", "full"]
+) -> Preview:
+    """Raises ``ImageRejectedError`` where the file is gone, changed or damaged."""
+    async with store.showing:  # the file in memory, and what is made of it
+        return await make_preview(
+            picture.data or await store.read(picture.id),
+            mode=mode,
+            max_chars=MAX_RESULT_CHARS - _ROOM_FOR_TEXT_CHARS,
+            decoder=store.decoder,
+        )
+
+
 def _picture_facts(job: Job, picture: StoredPicture) -> list[str]:
     where = f"path: {picture.path}" if picture.path else "path: none, the picture is below"
     seconds = (job.load_s or 0.0) + (job.processing_s or 0.0)
     seed = "not known" if job.seed is None else job.seed
+    name = [f"id: {picture.id}"] if picture.path else []  # unsaved, it has no name to use
     return [
         where,
-        f"id: {picture.id}",
+        *name,
         f"size: {picture.width_px}x{picture.height_px} pixels, seed: {seed}, "
         f"model: {job.model}, {seconds:.1f} seconds",
     ]

@@ -24,7 +24,7 @@ from mcp_types import (
 )
 
 from inference_mcp.errors import InferenceError
-from inference_mcp.pictures.ids import id_of
+from inference_mcp.pictures.ids import id_of, is_id
 from inference_mcp.pictures.store import PictureStore
 from inference_mcp.surface.tools import Tools
 
@@ -54,7 +54,13 @@ class Resources:
         self._store = store
 
     async def list(self, cursor: str | None) -> ListResourcesResult:
-        """One page: the status resources first, then the pictures, the newest first."""
+        """One page: the status resources first, then the pictures, the newest first.
+
+        Raises:
+            UnknownResourceError: the cursor is none that was given out.
+        """
+        if cursor is not None and not is_id(cursor):
+            raise UnknownResourceError("That cursor is none of this server's. Leave it out.")
         entries = await self._store.newest(PAGE + 1, after=cursor)
         shown, more = entries[:PAGE], len(entries) > PAGE
         pictures = [

@@ -84,7 +84,7 @@ def queue(snapshot: QueueSnapshot, jobs: Sequence[Job], now: datetime) -> dict[s
         else snapshot.waiting_total,
         "slots": {
             model.name: {"used": model.used, "limit": model.slots, "state": model.phase}
-            for model in snapshot.models
+            for model in _most_telling(snapshot.models)
         },
         "resident_models": [model.name for model in snapshot.models if model.phase == "resident"],
         "limits": {
@@ -97,6 +97,12 @@ def queue(snapshot: QueueSnapshot, jobs: Sequence[Job], now: datetime) -> dict[s
         "recent": [_recent(job) for job in _newest_ended(jobs)],
         "timestamp": iso(now),
     }
+
+
+def _most_telling(models: Sequence[ModelView]) -> list[ModelView]:
+    """Those in use, in trouble or in memory first, as many as a result has room for."""
+    ranked = sorted(models, key=lambda m: (not m.used, m.circuit == "closed", m.phase == "absent"))
+    return sorted(ranked[:MAX_SHOWN], key=lambda m: m.name)
 
 
 def _newest_ended(jobs: Sequence[Job]) -> list[Job]:
@@ -285,7 +291,7 @@ def health(
         "reachable": found.reachable,
         "ready": found.ready,
         "key_accepted": found.key_accepted,
-        "circuits": {model.name: model.circuit for model in models},
+        "circuits": {model.name: model.circuit for model in _most_telling(models)},
         "resident_models": {
             "limit": memory.in_force,
             "localai_limit": memory.localai,

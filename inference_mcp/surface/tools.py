@@ -37,7 +37,7 @@ from inference_mcp.surface.content import (
     status_result,
 )
 from inference_mcp.surface.listing import TOOL_NAMES, list_tools
-from inference_mcp.surface.progress import Report, wait
+from inference_mcp.surface.progress import ASK_S, Report, wait
 
 __all__ = ["MIN_PREPARE_S", "TOOL_NAMES", "Tools", "list_tools"]
 
@@ -58,7 +58,7 @@ class Caller:
 
 
 _Handler: TypeAlias = Callable[[Mapping[str, Any], Caller], Awaitable[CallToolResult]]
-_Prepare: TypeAlias = Callable[[InferenceBackend], Awaitable[GenerationRequest]]
+_Prepare: TypeAlias = Callable[[calls.ChoosesModels], Awaitable[GenerationRequest]]
 _T = TypeVar("_T")
 
 
@@ -142,10 +142,7 @@ class Tools:
         wait_s = self._bounded(given.wait_seconds)
         until = anyio.current_time() + wait_s
 
-        async def prepared() -> GenerationRequest:
-            return await prepare(await self.backend())
-
-        request = await _in_time(max(wait_s, MIN_PREPARE_S), prepared)
+        request = await prepare(_Chooser(self.backend, max(wait_s, MIN_PREPARE_S)))
         job = await self.jobs.submit(request, given.priority)
         caller.submitted(job)
         left_s = max(0.0, until - anyio.current_time())
@@ -162,13 +159,15 @@ class Tools:
 
     async def _cancel_job(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         job = self.jobs.get(args.parse(args.CancelJob, raw).job_id)
-        await self.jobs.refresh(job)
+        with anyio.move_on_after(ASK_S):
+            await self.jobs.refresh(job)
         before = status.before_cancel(job)
         self.jobs.cancel(job)
         return status_result(status.cancelled(job, before, self.jobs.now_s()))
 
     async def _answer(self, job: Job) -> CallToolResult:
-        await self.jobs.refresh(job)
+        with anyio.move_on_after(ASK_S):
+            await self.jobs.refresh(job)
         return await job_result(
             job,
             self.store,
@@ -245,6 +244,20 @@ class Tools:
     def errors_body(self, limit: int) -> dict[str, Any]:
         """The body of ``get_error_metrics``."""
         return self.metrics.errors(limit) | {"timestamp": status.iso(self.now())}
+
+
+@dataclass(frozen=True, slots=True)
+class _Chooser:
+    """Chooses models within a time: a LocalAI that hangs must not hold the call."""
+
+    backend: Callable[[], Awaitable[InferenceBackend]]
+    limit_s: float
+
+    async def choose_model(self, kind: RequestType, name: str | None) -> str:
+        async def choose() -> str:
+            return await (await self.backend()).choose_model(kind, name)
+
+        return await _in_time(self.limit_s, choose)
 
 
 async def _in_time(limit_s: float, work: Callable[[], Awaitable[_T]]) -> _T:

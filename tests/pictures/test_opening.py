@@ -261,3 +261,21 @@ def test_a_refused_open_leaves_no_descriptor_behind(
     lowest_after = os.dup(0)
     os.close(lowest_after)
     assert lowest_after == lowest_before
+
+
+def test_a_root_that_cannot_be_looked_at_costs_no_other(tmp_path: Path) -> None:
+    """A name too long, one with a NUL: they are no folders, and that is all."""
+    good = tmp_path / "good"
+    good.mkdir()
+    bad = [tmp_path / ("x" * 5_000), Path("/" + "y" * 300), Path("a\0b")]
+    assert existing_roots([*bad, good]) == (str(good.resolve()),)
+    assert existing_roots([good], bad) == (str(good.resolve()),)
+
+
+def test_of_many_roots_only_some_are_named(tmp_path: Path) -> None:
+    """An error must keep to what a host takes."""
+    roots = [str(tmp_path / str(number)) for number in range(5_000)]
+    with pytest.raises(PictureFlawError) as flaw:
+        locate(str(tmp_path / "x.png"), roots)
+    assert "and 4994 more" in flaw.value.next_step
+    assert len(flaw.value.next_step) < 2_000

@@ -24,3 +24,14 @@ def test_the_rest_of_the_file_stays_as_it_was() -> None:
     assert changed[:33] == png[:33]
     assert changed.endswith(png[33:])
     assert len(changed) == len(png) + 12 + len(b"prompt\0x")
+
+
+def test_a_backend_s_own_texts_of_our_keys_give_way() -> None:
+    """Readers take the last of one key; what is not ours stays."""
+    theirs = with_text(
+        encoded(noise(9, 7)), {"seed": "42", "prompt": "theirs", "parameters": "kept"}
+    )
+    ours = with_text(theirs, {"seed": "7", "prompt": "a fox"})
+    image = decoded(ours)
+    assert isinstance(image, PngImageFile)
+    assert image.text == {"seed": "7", "prompt": "a fox", "parameters": "kept"}

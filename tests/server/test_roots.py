@@ -16,7 +16,7 @@ from inference_mcp.server.roots import folder_of
 from inference_mcp.simulator.running import running
 from tests.assembled import texts
 from tests.fakes import png
-from tests.processes import host
+from tests.processes import host, raw_host
 from tests.simulator.serving import recorded_world
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="paths of POSIX")
@@ -142,3 +142,68 @@ async def test_where_nothing_can_be_asked_nothing_is_asked(
 def test_a_uri_becomes_a_folder_of_this_machine(uri: str, folder: str | None) -> None:
     """Or nothing."""
     assert folder_of(uri) == (Path(folder) if folder else None)
+
+
+class Shifting(Offering):
+    """Its roots change while it tells them."""
+
+    def __init__(self, *folders: Path | str) -> None:
+        super().__init__(*folders)
+        self.on_ask: Any = None
+
+    async def __call__(self, context: Any) -> types.ListRootsResult:
+        told = await super().__call__(context)
+        if self.on_ask is not None:
+            await self.on_ask()
+        return told
+
+
+async def test_roots_that_change_while_they_are_told_are_asked_for_again(
+    url: str, tmp_path: Path, outside: Path
+) -> None:
+    """What was told is old by then: a folder that was withdrawn must not stay readable."""
+    offered = Shifting(outside.parent)
+    own = tmp_path / "own"
+    own.mkdir()
+    async with host(url, own, mode="legacy", roots=offered) as client:
+
+        async def withdraw() -> None:
+            offered.uris, offered.on_ask = [], None
+            await client.session.send_notification(types.RootsListChangedNotification())
+
+        offered.on_ask = withdraw
+        await describe(client, outside)
+        assert "is not under an input root" in await describe(client, outside)
+    assert offered.asked == 2
+
+
+async def test_a_host_s_refusal_to_tell_is_its_own_and_answers_nothing(
+    url: str, tmp_path: Path, outside: Path
+) -> None:
+    """Its ids and ours are two series: an error of its must not come back as our answer."""
+    own = tmp_path / "own"
+    own.mkdir()
+    async with raw_host(url, own) as raw:
+        await raw.send(INITIALIZE)
+        await raw.answer(0)
+        await raw.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
+        call = {"name": "img2txt", "arguments": {"image": str(outside)}}
+        await raw.send({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call})
+        while (message := await raw.receive()).get("method") != "roots/list":
+            assert message.get("id") != 1
+        refusal = {"code": -32601, "message": "Method not found"}
+        await raw.send({"jsonrpc": "2.0", "id": message["id"], "error": refusal})
+        answer = await raw.answer(1)
+        assert "is not under an input root" in answer["result"]["content"][0]["text"]
+
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {"roots": {}},
+        "clientInfo": {"name": "test", "version": "1"},
+    },
+}

@@ -12,7 +12,7 @@ import mcp_types as types
 import pytest
 from mcp.shared.message import SessionMessage
 
-from inference_mcp.server.stdio import MAX_LINE_BYTES, Host, read_message
+from inference_mcp.server.stdio import MAX_LINE_BYTES, Host, Refusal, read_message
 
 CALL = '{"jsonrpc":"2.0","id":%s,"method":"tools/call","params":{"a":%s}}'
 LATE_ID = '{"method":"tools/call","params":{"id":99,"a":%s},"jsonrpc":"2.0","id":%s}'
@@ -21,8 +21,8 @@ LATE_ID = '{"method":"tools/call","params":{"id":99,"a":%s},"jsonrpc":"2.0","id"
 def refused(line: str | bytes) -> tuple[Any, int]:
     """The id and the code of the error that a line is answered with."""
     found = read_message(line if isinstance(line, bytes) else line.encode())
-    assert isinstance(found, types.JSONRPCError)
-    return found.id, found.error.code
+    assert isinstance(found, Refusal)
+    return found.error.id, found.error.error.code
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,8 @@ from tests.fakes import FakeBackend
         ("SdkError: Request timed out", True),
         ("timed out after 0.8s", True),
         ("Error: MCP error -32001: Request Timed Out", True),
+        ("TimeoutError: The operation was aborted due to timeout", True),
+        ("Tool call timeout after 60s", True),
         ("User stopped", False),
         ("AbortError: This operation was aborted", False),
         ("caller cancelled", False),

@@ -242,7 +242,21 @@ async def test_a_picture_that_was_deleted_since_is_told(tmp_path: Path) -> None:
         await anyio.Path(facts(first)["path"]).unlink()
         result = await app.call("get_job", job_id=facts(first)["job_id"])
         assert not result.is_error
-        assert "The file is gone" in texts(result)[0]
+        assert "No preview: " in texts(result)[0]
+        assert "does not exist" in texts(result)[0]
+
+
+async def test_a_picture_that_was_damaged_since_keeps_its_facts(tmp_path: Path) -> None:
+    """The job completed: that its file is cut or another one now is no failure of it."""
+    async with assembled(tmp_path) as app:
+        first = await app.call("txt2img", prompt="a fox")
+        path = anyio.Path(facts(first)["path"])
+        for damaged in ((await path.read_bytes())[:-20], b"\xff\xd8\xff not a PNG"):
+            await path.write_bytes(damaged)
+            result = await app.call("get_job", job_id=facts(first)["job_id"])
+            assert not result.is_error
+            assert str(path) in texts(result)[0]
+            assert "No preview: " in texts(result)[0]
 
 
 async def test_a_simulated_picture_says_so(tmp_path: Path) -> None:

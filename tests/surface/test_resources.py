@@ -74,7 +74,8 @@ async def test_a_cursor_that_is_none_breaks_nothing(cursor: str, tmp_path: Path)
     """It comes from outside."""
     kept(tmp_path, 2)
     async with assembled(tmp_path) as app:
-        assert len((await app.resources.list(cursor)).resources) <= len(STATUS) + 2
+        with pytest.raises(UnknownResourceError, match="Leave it out"):
+            await app.resources.list(cursor)
 
 
 async def test_a_picture_is_read_byte_by_byte(tmp_path: Path) -> None:
