@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "doctor":
         from inference_mcp.doctor import run_doctor
 
-        return _run(partial(run_doctor, settings, as_json=options.json))
+        return _run(partial(run_doctor, settings, as_json=options.json, probe=options.probe))
     problem = logs.configure(settings.log_level, settings.log_file)
     if problem:
         logs.log("warning", "log.file", problem=problem)
@@ -127,4 +127,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor = commands.add_parser("doctor", help="check the settings, LocalAI and the folders")
     doctor.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    doctor.add_argument(
+        "--probe",
+        action="store_true",
+        help="also send LocalAI one tiny request of each type, past the queue, and time it",
+    )
     return parser

@@ -15,12 +15,28 @@ import anyio
 
 from inference_mcp.backend import LoadProgress, TextOutcome
 from inference_mcp.errors import InferenceError, JobCancelledError
-from inference_mcp.pictures.store import StoredPicture
-from inference_mcp.requests import GenerationRequest, Priority, RequestType
+from inference_mcp.pictures.store import PictureFacts, StoredPicture
+from inference_mcp.requests import (
+    ChatRequest,
+    GenerationRequest,
+    ImageRequest,
+    InputPicture,
+    Priority,
+    RequestType,
+)
 from inference_mcp.scheduling.lifecycle import State
 from inference_mcp.scheduling.protocols import Admission
 
-__all__ = ["Job", "JobResult", "PictureResult", "TextResult", "terminal_state"]
+__all__ = [
+    "Job",
+    "JobResult",
+    "PictureResult",
+    "TextResult",
+    "answer_facts",
+    "picture_facts",
+    "pictures_of",
+    "terminal_state",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +72,7 @@ class PictureResult:
 JobResult: TypeAlias = TextResult | PictureResult
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True)
 class Job:
     """One request's life. ``setback`` is why its last try is to be repeated."""
 
@@ -135,3 +151,36 @@ def terminal_state(result: JobResult | None, error: InferenceError | None) -> st
         return State.COMPLETED.value
     cancelled = isinstance(error, JobCancelledError)
     return State.CANCELLED.value if cancelled else State.FAILED.value
+
+
+def answer_facts(result: JobResult | None) -> dict[str, Any]:
+    """What LocalAI told of a text besides the text, as a ``JobFinished`` names it."""
+    if not isinstance(result, TextResult):
+        return {}
+    usage = result.outcome.usage
+    return {
+        "input_tokens": usage.prompt_tokens if usage else None,
+        "output_tokens": usage.completion_tokens if usage else None,
+        "finish_reason": result.outcome.finish_reason,
+    }
+
+
+def picture_facts(request: ImageRequest, seed: int | None) -> PictureFacts:
+    """How a picture came to be; ``seed`` is the one that was sent."""
+    return PictureFacts(
+        kind=request.kind,
+        model=request.model,
+        prompt=request.prompt,
+        negative_prompt=request.negative_prompt,
+        seed=seed,
+        steps=request.steps,
+        width_px=request.width_px,
+        height_px=request.height_px,
+    )
+
+
+def pictures_of(request: GenerationRequest) -> tuple[InputPicture, ...]:
+    """The pictures that a request brings."""
+    if isinstance(request, ChatRequest):
+        return request.pictures
+    return (request.source,) if request.source is not None else ()

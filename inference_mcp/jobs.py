@@ -18,6 +18,7 @@ the GPU is free (S16, trap 11).
 from __future__ import annotations
 
 import secrets
+import weakref
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -38,7 +39,16 @@ from inference_mcp.errors import (
     QueueFullError,
     place,
 )
-from inference_mcp.job import Job, JobResult, PictureResult, TextResult, terminal_state
+from inference_mcp.job import (
+    Job,
+    JobResult,
+    PictureResult,
+    TextResult,
+    answer_facts,
+    picture_facts,
+    pictures_of,
+    terminal_state,
+)
 from inference_mcp.observe import (
     JobFinished,
     JobPreempted,
@@ -49,12 +59,11 @@ from inference_mcp.observe import (
     Observer,
     sanitized,
 )
-from inference_mcp.pictures.store import PictureFacts, PictureStore
+from inference_mcp.pictures.store import PictureStore
 from inference_mcp.requests import (
     ChatRequest,
     GenerationRequest,
     ImageRequest,
-    InputPicture,
     Priority,
 )
 from inference_mcp.scheduling.protocols import Admission, Lease, Scheduler
@@ -122,7 +131,7 @@ class Jobs:
             input_bytes=request.input_bytes,
         )
         try:
-            job.admission = await self._scheduler.admit(ticket, _Watcher(self, job))
+            job.admission = await self._scheduler.admit(ticket, _Watcher(self, weakref.ref(job)))
         except (QueueFullError, DeadlineExceededError) as error:
             self._observer(
                 JobRejected(
@@ -134,7 +143,8 @@ class Jobs:
             )
             raise
         self._jobs[job.id] = job
-        self._observer(JobSubmitted(**self._facts(job)))
+        facts = self._facts(job)
+        self._observer(JobSubmitted(**facts, admission_s=facts["at_s"] - job.submitted_at))
         self._task_group.start_soon(self._run, job, request, job.admission, name=f"job {job.id}")
         return job
 
@@ -230,8 +240,8 @@ class Jobs:
         job.attempts, job.load_s = lease.attempt, lease.load_s
         job.started_at, job.processing_s = lease.started_at, None
         job.text_parts.clear()
-        waited_s = lease.started_at - job.submitted_at
-        self._observer(JobStarted(**self._facts(job), attempt=job.attempts, waited_s=waited_s))
+        told = self._facts(job) | {"attempt": job.attempts, "load_s": job.load_s}
+        self._observer(JobStarted(**told, waited_s=lease.started_at - job.submitted_at))
         try:
             outcome = await self._call(job, request, lease)
             lease.release_nowait()
@@ -282,7 +292,7 @@ class Jobs:
                 await check_answer(outcome.text, request.response_schema)
             return TextResult(outcome)
         assert isinstance(request, ImageRequest)  # noqa: S101  # for the type checker alone
-        picture = await self._store.save(outcome.data, _facts_of(request, outcome.seed))
+        picture = await self._store.save(outcome.data, picture_facts(request, outcome.seed))
         size_bytes = picture.size_bytes
         if picture.path is not None:
             picture = replace(picture, data=b"")
@@ -303,6 +313,7 @@ class Jobs:
         job.text_parts.clear()
         self._ended[job.id] = result.kept_bytes if result else 0
         self._kept_bytes += self._ended[job.id]
+        self._drop_old()
         job.notify()
         self._observer(
             JobFinished(
@@ -313,6 +324,7 @@ class Jobs:
                 queue_s=job.queue_s or 0.0,
                 load_s=job.load_s,
                 processing_s=job.processing_s,
+                **answer_facts(result),
                 code=error.code if error else None,
                 message=error.sample if error else "",
                 parameters=job.parameters,
@@ -355,7 +367,7 @@ class Jobs:
             priority=priority,
             seed=request.seed,
             max_tokens=request.max_tokens if isinstance(request, ChatRequest) else None,
-            input_notes=tuple(p.note for p in _pictures_of(request) if p.note),
+            input_notes=tuple(p.note for p in pictures_of(request) if p.note),
             submitted_at=self._clock(),
             created=self._now(),
             parameters=sanitized(request),
@@ -397,41 +409,29 @@ class Jobs:
 
 @dataclass(frozen=True, slots=True)
 class _Watcher:
-    """What the scheduler tells of one job (``scheduling.protocols.Watcher``)."""
+    """What the scheduler tells of one job (``scheduling.protocols.Watcher``).
+
+    It holds the job weakly, for the job holds it: a result that is forgotten must go at once.
+    """
 
     jobs: Jobs
-    job: Job
+    watched: weakref.ref[Job]
 
     def changed(self) -> None:
-        self.job.notify()
+        if job := self.watched():
+            job.notify()
 
     def preempted(self) -> None:
-        self.jobs.preempted(self.job)
+        if job := self.watched():
+            self.jobs.preempted(job)
 
     def retried(self, error: InferenceError) -> None:
-        self.jobs.retried(self.job, error)
+        if job := self.watched():
+            self.jobs.retried(job, error)
 
     def ended(self, error: InferenceError) -> None:
-        self.jobs.ended(self.job, error)
-
-
-def _facts_of(request: ImageRequest, seed: int | None) -> PictureFacts:
-    return PictureFacts(
-        kind=request.kind,
-        model=request.model,
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        seed=seed,
-        steps=request.steps,
-        width_px=request.width_px,
-        height_px=request.height_px,
-    )
-
-
-def _pictures_of(request: GenerationRequest) -> tuple[InputPicture, ...]:
-    if isinstance(request, ChatRequest):
-        return request.pictures
-    return (request.source,) if request.source is not None else ()
+        if job := self.watched():
+            self.jobs.ended(job, error)
 
 
 def _unexpected(error: Exception) -> BackendFailedError:

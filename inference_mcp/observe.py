@@ -72,15 +72,21 @@ class JobEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSubmitted(JobEvent):
-    """A request was taken into the queue."""
+    """A request was taken into the queue, ``admission_s`` seconds after it came."""
+
+    admission_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStarted(JobEvent):
-    """A request was granted and makes its call."""
+    """A request was granted, ``waited_s`` seconds after it came, and makes its call.
+
+    ``load_s`` is how long it waited for loads in all; ``None`` where this call carries one.
+    """
 
     attempt: int
     waited_s: float
+    load_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +115,10 @@ class JobRetried(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFinished(JobEvent):
-    """A request reached its one terminal state. Times are ``None`` where there was none."""
+    """A request reached its one terminal state. Times are ``None`` where there was none.
+
+    Tokens and ``finish_reason`` are LocalAI's, of a text; ``None`` where it did not tell.
+    """
 
     state: str
     granted: bool
@@ -117,6 +126,9 @@ class JobFinished(JobEvent):
     queue_s: float
     load_s: float | None
     processing_s: float | None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    finish_reason: str | None = None
     code: str | None = None
     message: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)

@@ -15,8 +15,9 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
-from inference_mcp.backend import BackendHealth, InferenceBackend, ModelInfo
+from inference_mcp.backend import BackendHealth, ModelInfo
 from inference_mcp.doctor import MODELS_LIMIT_S, Check, check_backend, examine, run_doctor
+from inference_mcp.localai.client import LocalAIClient
 from inference_mcp.requests import RequestType
 from inference_mcp.settings import load_settings
 from inference_mcp.simulator.faults import Fault
@@ -307,7 +308,10 @@ def test_the_command_tells_a_line_for_each_check_and_the_step_under_a_failure(
     (at,) = [number for number, line in enumerate(lines) if line.startswith("FAIL")]
     assert lines[at].startswith("FAIL  localai reachable: ")
     assert lines[at + 1].startswith("      -> ")
-    assert all(line.startswith(("ok    ", "note  ", "FAIL  ", "      ->")) for line in lines[1:-1])
+    assert all(
+        line.startswith(("ok    ", "note  ", "warn  ", "FAIL  ", "      ->"))
+        for line in lines[1:-1]
+    )
 
 
 class _Hanging:
@@ -325,7 +329,7 @@ class _Hanging:
 async def test_localai_that_hangs_does_not_hold_the_doctor_up() -> None:
     """The lists have a time of their own; in virtual time."""
     began = anyio.current_time()
-    checks = await check_backend(cast("InferenceBackend", _Hanging()), load_settings({}))
+    checks = await check_backend(cast("LocalAIClient", _Hanging()), load_settings({}))
 
     assert anyio.current_time() - began == pytest.approx(MODELS_LIMIT_S)
     assert [check.name for check in checks if not check.ok] == ["models"]

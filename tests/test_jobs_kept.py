@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -154,3 +156,18 @@ async def test_every_job_ends_exactly_once_whatever_happens(seed: int, tmp_path:
         assert counts["submitted"] == sum(counts[name] for name in ended)
         snapshot = await app.tools.scheduler.look()
         assert (snapshot.running, snapshot.waiting) == ((), ())
+
+
+async def test_a_result_that_is_forgotten_is_out_of_memory_at_once(tmp_path: Path) -> None:
+    """No cycle holds it until Python's collector comes by, and nobody has to call for it to go."""
+    gc.disable()
+    try:
+        backend = FakeBackend(text="x" * (MAX_KEPT_BYTES // 2 + 1))
+        async with assembled(tmp_path, backend) as app:
+            await app.call("txt2txt", prompt="first")
+            first = weakref.ref(app.jobs.all()[0])
+            await app.call("txt2txt", prompt="second")
+            backend.calls.clear()  # it remembers whom it told of text
+            assert first() is None
+    finally:
+        gc.enable()

@@ -27,6 +27,7 @@ ROOMS: Mapping[str, set[str]] = {
     "observe": {"requests"},
     "schemas": {"errors"},
     "logs": {"errors", "observe"},
+    "telemetry": {"errors", "logs", "observe"},
     "scheduling": {"errors", "requests"},
     "sharing": {"errors", "requests", "scheduling"},
     "pictures": {"base64s", "errors", "requests"},
@@ -35,12 +36,12 @@ ROOMS: Mapping[str, set[str]] = {
     "jobs": {*CONTRACTS, "job", "observe", "pictures", "scheduling", "schemas"},
     "surface": {*CONTRACTS, "job", "jobs", "observe", "pictures", "scheduling", "schemas"},
     "server": {*CONTRACTS, "jobs", "localai", "logs", "observe", "pictures", "scheduling"}
-    | {"settings", "sharing", "simulator", "surface"},
+    | {"settings", "sharing", "simulator", "surface", "telemetry"},
     "simulator": set(),
     "chart": {"requests"},
     "burst": {"chart", "requests", "simulator"},
     "demo": {"burst", "chart", "requests", "settings", "simulator"},
-    "doctor": {*CONTRACTS, "localai", "pictures", "settings"},
+    "doctor": {*CONTRACTS, "localai", "pictures", "settings", "sharing"},
     "cli": {"demo", "doctor", "errors", "logs", "server", "settings"},
     "__main__": {"cli"},
 }
@@ -51,6 +52,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
     "trio": (),
     "httpx": ("localai.transport",),
     "structlog": ("logs",),
+    "opentelemetry": ("telemetry",),
     "jsonschema": ("schemas",),
     "starlette": ("simulator",),
     "uvicorn": ("simulator.running",),
@@ -65,6 +67,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
 TESTED_BY: Mapping[str, str] = {
     "__main__": "test_cli.py",
     "backend": "localai/test_client.py",
+    "doctor.examining": "test_doctor.py",
     "localai.streams": "localai/test_client_faults.py",
     "server.assembly": "test_server_stdio.py",
     "server.protocol": "test_server_stdio.py",
@@ -87,6 +90,9 @@ TESTED_BY: Mapping[str, str] = {
     "simulator.__main__": "simulator/test_main.py",
     "simulator.models": "simulator/test_world.py",
     "surface.listing": "surface/test_tools.py",
+    "telemetry.exporting": "test_telemetry.py",
+    "telemetry.observer": "test_telemetry.py",
+    "telemetry.recorder": "test_telemetry.py",
 }
 """Modules whose tests do not bear their name: Protocols, processes, and what rules prove."""
 

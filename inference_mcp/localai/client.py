@@ -41,11 +41,12 @@ from inference_mcp.localai.streams import read_events
 from inference_mcp.localai.transport import Reply, Transport
 from inference_mcp.localai.wire import (
     ModelLists,
+    OwnLimits,
     encode_chat,
     encode_image,
     load_progress,
+    own_limits,
     parse_json,
-    resident_limit,
     runs_distributed,
 )
 from inference_mcp.requests import ChatRequest, GenerationRequest, ImageRequest, RequestType
@@ -220,7 +221,11 @@ class LocalAIClient:
         raise failures.no_answer(self._http.url, self.UNLOAD_TIMEOUT_S)
 
     async def memory_limit(self) -> int | None:
-        """How many models LocalAI keeps in memory; see ``backend.InferenceBackend``.
+        """How many models LocalAI keeps in memory; see ``backend.InferenceBackend``."""
+        return (await self.own_limits()).resident
+
+    async def own_limits(self) -> OwnLimits:
+        """What LocalAI keeps to by itself; raises as ``memory_limit`` does.
 
         Of ``/api/settings`` only the named fields are read and nothing is kept: that answer
         holds keys as well.
@@ -233,9 +238,14 @@ class LocalAIClient:
         if answer.status in (408, 429) or (answer.status >= 500 and answer.status != 501):
             raise failures.from_answer(replace(answer, body=b""), NOTHING, self._http.url)
         try:
-            return resident_limit(parse_json(answer.body)) if answer.status == 200 else None
+            return own_limits(parse_json(answer.body)) if answer.status == 200 else OwnLimits()
         except ValueError:
-            return None
+            return OwnLimits()
+
+    @property
+    def distributed(self) -> bool | None:
+        """Whether LocalAI spreads its models over workers; ``None`` until it has told."""
+        return self._revisions.distributed
 
     async def aclose(self) -> None:
         """Close all connections."""

@@ -14,6 +14,7 @@ import base64
 import json
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -27,10 +28,12 @@ __all__ = [
     "EventDecoder",
     "EventTooLarge",
     "ModelLists",
+    "OwnLimits",
     "PictureAnswer",
     "encode_chat",
     "encode_image",
     "load_progress",
+    "own_limits",
     "parse_event",
     "parse_json",
     "resident_limit",
@@ -295,6 +298,41 @@ def resident_limit(settings: object) -> int | None:
         return 1
     limit = settings.get("max_active_backends")
     return limit if type(limit) is int and limit >= 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLimits:
+    """What LocalAI keeps to by itself; ``None`` is what it does not tell.
+
+    ``resident`` is how many models it keeps in memory, 0 for no limit. ``busy_s`` is after how
+    many seconds its watchdog kills a backend at work, loads included; 0 where it is off.
+    """
+
+    resident: int | None = None
+    busy_s: float | None = None
+
+
+def own_limits(settings: object) -> OwnLimits:
+    """From ``/api/settings``, of which only the named fields are looked at."""
+    return OwnLimits(resident_limit(settings), _busy_limit_s(settings))
+
+
+def _busy_limit_s(settings: object) -> float | None:
+    watches = settings.get("watchdog_busy_enabled") if isinstance(settings, dict) else None
+    if not isinstance(settings, dict) or not isinstance(watches, bool):
+        return None
+    return _duration_s(settings.get("watchdog_busy_timeout")) if watches else 0.0
+
+
+_PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(h|m|s|ms)(?![a-z])")
+_UNIT_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+def _duration_s(told: object) -> float | None:
+    """``5m``, ``1h0m0s``, ``90s``, as Go writes them; ``None`` for what is none, or nothing."""
+    if not isinstance(told, str) or len(told) > 64 or _PART.sub("", told):
+        return None
+    return sum(float(number) * _UNIT_S[unit] for number, unit in _PART.findall(told)) or None
 
 
 _STAGES = ("pending", "installing", "staging", "loading")

@@ -7,6 +7,7 @@ the parts through ``App``. Nothing here knows stdio.
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from inference_mcp.surface.cancels import HostCancels
 from inference_mcp.surface.resources import Resources
 from inference_mcp.surface.status import Identity, MemoryFacts
 from inference_mcp.surface.tools import Tools
+from inference_mcp.telemetry import open_telemetry
 
 __all__ = ["GRACE_S", "App", "limits_of", "open_app"]
 
@@ -110,7 +112,7 @@ def _app(
         scheduler=scheduler,
         backend=link,
         store=store,
-        observer=_observer(metrics),
+        observer=_observer(metrics, tasks, base_url),
         timeout_s=settings.timeout_s,
         result_ttl_s=settings.result_ttl_s,
     )
@@ -134,12 +136,17 @@ def _app(
     )
 
 
-def _observer(metrics: Metrics) -> Observer:
+def _observer(metrics: Metrics, tasks: TaskGroup, base_url: str) -> Observer:
     write_down = EventLog()
+    telemetry = open_telemetry(os.environ, base_url, __version__)
+    if telemetry is not None:
+        tasks.start_soon(telemetry.run)
 
     def observe(event: JobEvent) -> None:
         metrics.observe(event)
         write_down(event)
+        if telemetry is not None:
+            telemetry(event)
 
     return observe
 

@@ -9,6 +9,7 @@ knows how sharing works.
 from __future__ import annotations
 
 import importlib
+import os
 import secrets
 from collections.abc import Iterable
 from functools import partial
@@ -62,7 +63,7 @@ class Siblings:
                     self._limits,
                     self._control,
                     self._place,
-                    name=secrets.token_hex(8),
+                    name=f"{os.getpid()}.{secrets.token_hex(8)}",  # the number is for people
                     follows_localai=self._follows_localai,
                     tell=_tell,
                 )

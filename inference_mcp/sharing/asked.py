@@ -151,7 +151,7 @@ class Ask(OfRequest):
 
 
 class Look(Message):
-    """How does the queue stand? Answered by ``Snapshot``."""
+    """How does the queue stand? Answered by ``Snapshot``; without a ``Hello``, by ``Table``."""
 
     m: Literal["look"] = "look"
 
