@@ -27,7 +27,9 @@ def _main() -> int:
     world.max_active_backends = options.max_active_backends
     world.api_keys = frozenset(options.api_key)
     world.user_keys = frozenset(options.user_key)
-    # Stopped by a signal or by Ctrl-C: asked to end, so all is well.
+    # Stopped by a signal or by Ctrl-C: asked to end, so all is well. A shell that starts it in the
+    # background has Ctrl-C ignored, which a child inherits.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         anyio.run(_serve, world, options.port, options.until_stdin_closes)
