@@ -192,11 +192,12 @@ async def test_a_job_is_a_span_with_its_wait_and_its_try(tmp_path: Path) -> None
 
 async def test_a_repeated_try_is_a_span_of_its_own_with_its_error(tmp_path: Path) -> None:
     """S14: the job ends well, its first try did not."""
-    backend = FakeBackend(failure=BUSY)
+    rests = BackendBusyError("Busy.", transient=True, retry_after_s=5.0)
+    backend = FakeBackend(failure=rests)
     async with assembled(tmp_path, backend, max_attempts=2) as app:
         await app.chat()
         await backend.wait_for_calls(1)
-        await anyio.lowlevel.checkpoint()
+        await anyio.sleep(1)  # the second try comes after five
         backend.failure = None
         await anyio.sleep(100)
     kept = Kept(app.events)
