@@ -15,11 +15,10 @@ import anyio
 
 from inference_mcp.backend import LoadProgress, TextOutcome
 from inference_mcp.errors import InferenceError, JobCancelledError
-from inference_mcp.pictures.store import PictureFacts, StoredPicture
+from inference_mcp.pictures.store import StoredPicture
 from inference_mcp.requests import (
     ChatRequest,
     GenerationRequest,
-    ImageRequest,
     InputPicture,
     Priority,
     RequestType,
@@ -33,7 +32,6 @@ __all__ = [
     "PictureResult",
     "TextResult",
     "answer_facts",
-    "picture_facts",
     "pictures_of",
     "terminal_state",
 ]
@@ -163,20 +161,6 @@ def answer_facts(result: JobResult | None) -> dict[str, Any]:
         "output_tokens": usage.completion_tokens if usage else None,
         "finish_reason": result.outcome.finish_reason,
     }
-
-
-def picture_facts(request: ImageRequest, seed: int | None) -> PictureFacts:
-    """How a picture came to be; ``seed`` is the one that was sent."""
-    return PictureFacts(
-        kind=request.kind,
-        model=request.model,
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        seed=seed,
-        steps=request.steps,
-        width_px=request.width_px,
-        height_px=request.height_px,
-    )
 
 
 def pictures_of(request: GenerationRequest) -> tuple[InputPicture, ...]:

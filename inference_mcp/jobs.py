@@ -45,7 +45,6 @@ from inference_mcp.job import (
     PictureResult,
     TextResult,
     answer_facts,
-    picture_facts,
     pictures_of,
     terminal_state,
 )
@@ -59,7 +58,7 @@ from inference_mcp.observe import (
     Observer,
     sanitized,
 )
-from inference_mcp.pictures.store import PictureStore
+from inference_mcp.pictures.store import PictureFacts, PictureStore
 from inference_mcp.requests import (
     ChatRequest,
     GenerationRequest,
@@ -72,6 +71,9 @@ from inference_mcp.scheduling.verdicts import cancelled, fault, shutting_down
 from inference_mcp.schemas import check_answer
 
 __all__ = ["MAX_KEPT_BYTES", "MAX_KEPT_JOBS", "Jobs"]
+
+ASK_S = 0.5
+"""How long anybody waits to hear how a job stands; what is known already is told instead."""
 
 MAX_KEPT_JOBS = 1_000
 """Finished jobs kept at most, whatever their TTL; with ``MAX_KEPT_BYTES`` it bounds memory."""
@@ -171,16 +173,17 @@ class Jobs:
             self._finish(job, error=cancelled())
 
     async def refresh(self, job: Job) -> None:
-        """Have how a job stands told anew: by a sibling that keeps the queue, and by LocalAI,
-        where that loads its model (trap 20).
+        """Have how a job stands told anew, as far as that takes no longer than ``ASK_S``: by a
+        sibling that keeps the queue, and by LocalAI, where that loads its model (trap 20).
         """  # noqa: D205  # one sentence
         if job.done or job.admission is None:
             return
-        await job.admission.refresh()
-        job.load_progress = None
-        if job.state == "loading":
-            with suppress(InferenceError):
-                job.load_progress = await (await self._backend()).load_progress(job.model)
+        with anyio.move_on_after(ASK_S):
+            await job.admission.refresh()
+            job.load_progress = None
+            if job.state == "loading":
+                with suppress(InferenceError):
+                    job.load_progress = await (await self._backend()).load_progress(job.model)
 
     def all(self) -> tuple[Job, ...]:
         """Every job whose state or result can still be asked for, the oldest first."""
@@ -292,7 +295,7 @@ class Jobs:
                 await check_answer(outcome.text, request.response_schema)
             return TextResult(outcome)
         assert isinstance(request, ImageRequest)  # noqa: S101  # for the type checker alone
-        picture = await self._store.save(outcome.data, picture_facts(request, outcome.seed))
+        picture = await self._store.save(outcome.data, PictureFacts.of(request, outcome.seed))
         size_bytes = picture.size_bytes
         if picture.path is not None:
             picture = replace(picture, data=b"")

@@ -346,14 +346,7 @@ async def test_what_the_doctor_prints_under_a_failure_mends_it(
     async with site(tmp_path) as here:
         await breaks(here)
         operator = Operator(here, way, capsys)
-        code, lines = await operator.look()
-        failed = [line for line in lines if line.mark == "FAIL"]
-        assert (code, {line.name for line in failed}) == (1, failing)
-
-        for line in failed:
-            await operator.take(line)
-        code, lines = await operator.look()
-        assert (code, [line for line in lines if line.step]) == (0, [])
+        await _follow(operator, mark="FAIL", code=1, names=failing)
 
 
 @pytest.mark.parametrize("way", [0, 1])
@@ -371,14 +364,19 @@ async def test_what_the_doctor_prints_under_a_warning_ends_it(
     async with site(tmp_path) as here:
         await breaks(here)
         operator = Operator(here, way, capsys)
-        code, lines = await operator.look()
-        told = [line for line in lines if line.mark == "warn"]
-        assert (code, {line.name for line in told}) == (0, warned)
+        await _follow(operator, mark="warn", code=0, names=warned)
 
-        for line in told:
-            await operator.take(line)
-        code, lines = await operator.look()
-        assert (code, [line for line in lines if line.step]) == (0, [])
+
+async def _follow(operator: Operator, *, mark: str, code: int, names: set[str]) -> None:
+    """Just these lines have this mark; with the step of each taken, none is left to take."""
+    seen, lines = await operator.look()
+    told = [line for line in lines if line.mark == mark]
+    assert (seen, {line.name for line in told}) == (code, names)
+
+    for line in told:
+        await operator.take(line)
+    seen, lines = await operator.look()
+    assert (seen, [line for line in lines if line.step]) == (0, [])
 
 
 async def test_all_of_it_broken_at_once_is_mended_line_by_line(

@@ -107,14 +107,7 @@ async def _draw(
         source=_sample() if changes else None,
     )
     outcome = await client.generate_image(request, timeout_s=PROBE_LIMIT_S)
-    facts = PictureFacts(
-        kind=kind,
-        model=model,
-        prompt=request.prompt,
-        seed=None,
-        width_px=_SIDE_PX,
-        height_px=_SIDE_PX,
-    )
+    facts = PictureFacts.of(request, outcome.seed)
     with tempfile.TemporaryDirectory(prefix="inference-mcp-", ignore_cleanup_errors=True) as folder:
         picture = await PictureStore(Path(folder)).save(outcome.data, facts)
     return f"made a picture of {picture.width_px}x{picture.height_px} pixels"

@@ -38,7 +38,7 @@ from inference_mcp.pictures.rules import (
     format_of,
     rejected,
 )
-from inference_mcp.requests import RequestType
+from inference_mcp.requests import ImageRequest, RequestType
 
 __all__ = ["PictureFacts", "PictureStore", "StoredEntry", "StoredPicture", "id_of", "uri_of"]
 
@@ -66,6 +66,20 @@ class PictureFacts:
     steps: int | None = None
     width_px: int
     height_px: int
+
+    @classmethod
+    def of(cls, request: ImageRequest, seed: int | None) -> PictureFacts:
+        """Those of a request; ``seed`` is the one that was sent."""
+        return cls(
+            kind=request.kind,
+            model=request.model,
+            prompt=request.prompt,
+            negative_prompt=request.negative_prompt,
+            seed=seed,
+            steps=request.steps,
+            width_px=request.width_px,
+            height_px=request.height_px,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

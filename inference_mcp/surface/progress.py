@@ -28,9 +28,6 @@ __all__ = [
 ]
 
 EVERY_S = 5.0
-ASK_S = 0.5
-"""How long a line may wait for what it is to tell."""
-
 MAX_LINE = 120
 
 Report: TypeAlias = Callable[[float, str], Awaitable[None]]
@@ -45,8 +42,7 @@ async def wait(job: Job, wait_s: float, report: Report, jobs: Jobs) -> None:
             changed = job.changed
             number += 1
             began = anyio.current_time()
-            with anyio.move_on_after(ASK_S):
-                await jobs.refresh(job)
+            await jobs.refresh(job)
             await report(number, line(job, jobs.now_s()))
             with anyio.CancelScope(deadline=began + EVERY_S):
                 await changed.wait()

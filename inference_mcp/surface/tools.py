@@ -37,7 +37,7 @@ from inference_mcp.surface.content import (
     status_result,
 )
 from inference_mcp.surface.listing import TOOL_NAMES, list_tools
-from inference_mcp.surface.progress import ASK_S, Report, wait
+from inference_mcp.surface.progress import Report, wait
 
 __all__ = ["MIN_PREPARE_S", "TOOL_NAMES", "Tools", "list_tools"]
 
@@ -159,15 +159,13 @@ class Tools:
 
     async def _cancel_job(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         job = self.jobs.get(args.parse(args.CancelJob, raw).job_id)
-        with anyio.move_on_after(ASK_S):
-            await self.jobs.refresh(job)
+        await self.jobs.refresh(job)
         before = status.before_cancel(job)
         self.jobs.cancel(job)
         return status_result(status.cancelled(job, before, self.jobs.now_s()))
 
     async def _answer(self, job: Job) -> CallToolResult:
-        with anyio.move_on_after(ASK_S):
-            await self.jobs.refresh(job)
+        await self.jobs.refresh(job)
         return await job_result(
             job,
             self.store,

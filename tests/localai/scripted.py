@@ -114,7 +114,7 @@ async def scripted(script: Script) -> AsyncIterator[Scripted]:
         server.connections += 1
         async with stream:
             try:
-                while (seen := await _read_request(stream)) is not None:
+                while (seen := await read_request(stream)) is not None:
                     server.seen.append(seen)
                     await script(Exchange(seen, stream))
             except (anyio.BrokenResourceError, anyio.EndOfStream, anyio.ClosedResourceError):
@@ -132,7 +132,8 @@ async def scripted(script: Script) -> AsyncIterator[Scripted]:
         raise failure
 
 
-async def _read_request(stream: anyio.abc.ByteStream) -> Seen | None:
+async def read_request(stream: anyio.abc.ByteStream) -> Seen | None:
+    """The next request; ``None`` where the other side has closed."""
     data = b""
     while b"\r\n\r\n" not in data:
         try:

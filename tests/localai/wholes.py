@@ -29,7 +29,7 @@ from inference_mcp.requests import GenerationRequest, InputPicture, Priority, Re
 from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits
 from tests.fakes import png
-from tests.localai.scripted import Exchange, Script, Seen, chat, image, said
+from tests.localai.scripted import Exchange, Script, Seen, chat, image, read_request, said
 
 __all__ = [
     "GENERATION",
@@ -136,22 +136,6 @@ class Line(anyio.abc.ByteStream):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(kind, 1, 0))
         self.close()
 
-    async def request(self) -> Seen | None:
-        """The next request; ``None`` where the other side has closed."""
-        data = b""
-        while b"\r\n\r\n" not in data:
-            try:
-                data += await self.receive()
-            except anyio.EndOfStream:
-                return None
-        head, _, body = data.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-        while len(body) < int(headers.get("content-length", 0)):
-            body += await self.receive()
-        method, path, _ = first.split(" ", 2)
-        return Seen(method, path, headers, body)
-
 
 @dataclass(eq=False)
 class Port:
@@ -219,7 +203,7 @@ class Port:
     async def _answer(self, line: Line) -> None:
         self._lines.add(line)
         try:
-            while (seen := await line.request()) is not None:
+            while (seen := await read_request(line)) is not None:
                 self._note(seen)
                 try:
                     await self.script(Exchange(seen, line))

@@ -56,6 +56,14 @@ def outside(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """The server's own folder, which is its only input root."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    return folder
+
+
 async def describe(client: Client, path: Path) -> str:
     """What ``img2txt`` says of a picture."""
     result = await client.call_tool("img2txt", {"image": str(path)})
@@ -63,12 +71,10 @@ async def describe(client: Client, path: Path) -> str:
 
 
 async def test_a_picture_under_a_root_of_the_host_s_is_read(
-    url: str, tmp_path: Path, outside: Path
+    url: str, own: Path, outside: Path
 ) -> None:
     """Asked when a path is named, once, and again when the host says that they changed."""
     offered = Offering(outside.parent)
-    own = tmp_path / "own"
-    own.mkdir()
     async with host(url, own, mode="legacy", roots=offered) as client:
         await client.call_tool("txt2txt", {"prompt": "hello"})
         assert offered.asked == 0
@@ -83,7 +89,7 @@ async def test_a_picture_under_a_root_of_the_host_s_is_read(
 
 @pytest.mark.parametrize("roots", ["none", "of the home folder", "of the whole disk", "web"])
 async def test_what_is_too_wide_or_elsewhere_is_no_root(
-    url: str, tmp_path: Path, outside: Path, roots: str
+    url: str, tmp_path: Path, own: Path, outside: Path, roots: str
 ) -> None:
     """With the home folder a model could read all that its user can."""
     home = tmp_path
@@ -93,21 +99,17 @@ async def test_what_is_too_wide_or_elsewhere_is_no_root(
         "of the whole disk": Offering(Path(tmp_path.anchor)),
         "web": Offering("file://elsewhere/x"),
     }[roots]
-    own = tmp_path / "own"
-    own.mkdir()
     variables = {"HOME": str(home), "USERPROFILE": str(home)}
     async with host(url, own, mode="legacy", roots=offered, **variables) as client:
         assert "is not under an input root" in await describe(client, outside)
 
 
 async def test_a_host_that_never_answers_holds_nobody_up_twice(
-    url: str, tmp_path: Path, outside: Path
+    url: str, own: Path, outside: Path
 ) -> None:
     """It was asked in vain; the call says what it would have said without."""
     offered = Offering()
     offered.uris = None
-    own = tmp_path / "own"
-    own.mkdir()
     async with host(url, own, mode="legacy", roots=offered) as client:
         for _ in range(3):
             assert "is not under an input root" in await describe(client, outside)
@@ -115,12 +117,10 @@ async def test_a_host_that_never_answers_holds_nobody_up_twice(
 
 
 async def test_where_nothing_can_be_asked_nothing_is_asked(
-    url: str, tmp_path: Path, outside: Path
+    url: str, own: Path, outside: Path
 ) -> None:
     """The 2026 protocol has no requests to the host."""
     offered = Offering(outside.parent)
-    own = tmp_path / "own"
-    own.mkdir()
     async with host(url, own, mode="2026-07-28", roots=offered) as client:
         assert "is not under an input root" in await describe(client, outside)
     assert offered.asked == 0
@@ -159,12 +159,10 @@ class Shifting(Offering):
 
 
 async def test_roots_that_change_while_they_are_told_are_asked_for_again(
-    url: str, tmp_path: Path, outside: Path
+    url: str, own: Path, outside: Path
 ) -> None:
     """What was told is old by then: a folder that was withdrawn must not stay readable."""
     offered = Shifting(outside.parent)
-    own = tmp_path / "own"
-    own.mkdir()
     async with host(url, own, mode="legacy", roots=offered) as client:
 
         async def withdraw() -> None:
@@ -178,11 +176,9 @@ async def test_roots_that_change_while_they_are_told_are_asked_for_again(
 
 
 async def test_a_host_s_refusal_to_tell_is_its_own_and_answers_nothing(
-    url: str, tmp_path: Path, outside: Path
+    url: str, own: Path, outside: Path
 ) -> None:
     """Its ids and ours are two series: an error of its must not come back as our answer."""
-    own = tmp_path / "own"
-    own.mkdir()
     async with raw_host(url, own) as raw:
         await raw.send(INITIALIZE)
         await raw.answer(0)
