@@ -31,7 +31,9 @@ WAITED_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ModelLately:
-    """How one model did. ``codes`` are those of its failed requests, ``last_error`` the newest."""
+    """How one model did. ``codes`` are those of its failed requests, ``last_error`` the newest;
+    what the queue refused is in neither.
+    """  # noqa: D205  # one sentence
 
     completed: int
     codes: Mapping[str, int]
@@ -75,7 +77,8 @@ def look_back(
             completed_at_s = at_s if completed_at_s is None else completed_at_s
         if times is not None:
             spans.append(times)
-    ended = [sample for sample in samples if not sample.retried]
+    # What the queue had no room for says nothing of LocalAI.
+    ended = [each for each in samples if not each.retried and each.error != "queue_full"]
     half = len(spans) // 2
     models = sorted({*completed, *(sample.model for sample in ended)})
     return Lately(

@@ -150,7 +150,6 @@ def _works_all_the_same(seen: Seen) -> bool:
 def _nothing_gets_through(lately: Lately) -> str | None:
     """The code for which every request of the last minutes failed, if there is one."""
     codes = {code for model in lately.models.values() for code in model.codes}
-    codes.discard("queue_full")
     if lately.completed or lately.failed < ALL_FAILED or not codes <= set(_EVERYBODY_S):
         return None
     return lately.last_error.error if lately.last_error else None

@@ -132,6 +132,13 @@ def test_loads_though_all_models_fit_name_localai_s_watchdog() -> None:
     assert "LOCALAI_WATCHDOG_IDLE_TIMEOUT" in hint
 
 
+def test_models_that_fit_into_a_limit_are_not_its_fault() -> None:
+    """Two in room for two: something else drops them."""
+    events = waits(1, 1, 1, 1, load_s=4) + waits(1, 1, 1, 1, load_s=4, model="flux-dev")
+    hint = told(events, limits=Limits(max_resident_models=2))
+    assert "LOCALAI_WATCHDOG_IDLE_TIMEOUT" in hint
+
+
 @pytest.mark.parametrize("load_s", [None, 0.0, 1.0])
 def test_few_loads_need_no_advice(load_s: float | None) -> None:
     """A seventh of the time, at most."""

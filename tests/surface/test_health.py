@@ -213,6 +213,14 @@ def test_some_failures_are_no_proof_that_nothing_gets_through(events: list[JobEv
     assert judged(events=events)["status"] == "ok"
 
 
+def test_refused_requests_say_nothing_of_localai() -> None:
+    """S12: the queue had no room for them."""
+    events = [*(failed(n, "backend_auth") for n in (10, 20, 30)), failed(40, "queue_full")]
+    body = judged(events=events)
+    assert body["status"] == "unavailable"
+    assert "[backend_auth]" in body["problems"][0]
+
+
 def test_what_was_mended_is_forgotten() -> None:
     """Ten minutes later only the counts remember."""
     events = [failed(n, "backend_auth") for n in (10, 20, 30)]
