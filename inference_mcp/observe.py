@@ -60,7 +60,10 @@ KEPT_ERRORS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEvent:
-    """What all events tell. ``at_s`` is monotonic; ``timestamp`` is UTC, for people."""
+    """What all events tell. ``at_s`` is monotonic; ``timestamp`` is UTC, for people.
+
+    ``request_id`` names the call that submitted the job, in the log.
+    """
 
     job_id: str
     kind: RequestType
@@ -68,6 +71,7 @@ class JobEvent:
     priority: Priority
     at_s: float
     timestamp: datetime
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,179 @@
+"""The log: JSON lines on stderr (readable ones on a terminal) and, if named, a rotating file.
+
+    lines     one line: what is kept of a record, and how it reads
+    events    the line of each job event, and its level
+    writing   the queue and the thread of one destination
+    files     the destinations: stderr, and a file that several processes share
+    crashes   what Python itself would print of a fault
+
+stdout belongs to the protocol; nothing here writes to it. Above stand ``server`` and ``cli``;
+below is ``observe``, whose events ``EventLog`` writes down. Everything of the SDK and of
+LocalAI's client that logs through the standard library comes out in the same form, at
+``warning`` and above unless the level asks for more.
+
+Whoever logs never waits: a line is put on a queue, and threads make text of it and write it.
+They and the libraries for it begin with the first line. What a full queue drops is counted and
+told; at the end the last lines get ``flush``. A log that cannot be written harms nothing.
+
+All lines of one request bear its ``request_id``, and its ``job_id`` from when there is one;
+``bound`` binds the first where the call comes in, and they follow into every task that the call
+starts. The ``pid`` tells apart what several processes write into one file. Of other processes'
+requests nothing is logged: each writes of its own, and a queue that is kept for others knows
+them by their ``job_id`` alone, which their own lines bear.
+
+An exception becomes its type and the place where it was raised, never a traceback, and never
+its text: that may quote a prompt. For the same reason what others log comes out with its
+placeholders unfilled, and without its text where that is no literal of their code.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from inference_mcp.logs.crashes import hear_crashes
+from inference_mcp.logs.events import line_facts
+from inference_mcp.logs.files import SharedFile, Stream
+from inference_mcp.logs.lines import FACTS, OURS, line_of, renderer
+from inference_mcp.logs.writing import THREAD, Writer
+from inference_mcp.observe import JobEvent, JobSubmitted
+
+__all__ = ["FLUSH_S", "EventLog", "bound", "configure", "flush", "log", "unbound"]
+
+FLUSH_S = 0.4
+"""What the last lines may take at an orderly end, in seconds; enough for the imports of the first
+line, and little beside what an end may take (S20)."""
+
+
+def configure(level: str, file: Path | None) -> None:
+    """Set the handler of the root logger, and have Python's own complaints become lines."""
+    writers = [
+        Writer(
+            Stream(sys.stderr),
+            partial(renderer, colors=getattr(sys.stderr, "isatty", bool)()),
+            on_trouble=partial(_tell_trouble, "stderr"),
+        )
+    ]
+    if file is not None:
+        writers.append(
+            Writer(
+                SharedFile(file),
+                partial(renderer, colors=False),
+                on_trouble=partial(_tell_trouble, "file"),
+            )
+        )
+    logging.raiseExceptions = False  # nothing of the log's own faults is printed
+    root = logging.getLogger()
+    root.handlers = [_Handler(writers)]
+    wanted = logging.getLevelNamesMapping()[level.upper()]
+    root.setLevel(max(wanted, logging.WARNING) if wanted > logging.DEBUG else wanted)
+    logging.getLogger(OURS).setLevel(wanted)
+    hear_crashes(lambda level, event, facts: log(level, event, **facts), flush)
+
+
+def log(level: str, event: str, **facts: Any) -> None:
+    """Write one line of this program's own; never waits."""
+    logger = logging.getLogger(OURS)
+    number = logging.getLevelNamesMapping()[level.upper()]
+    if logger.isEnabledFor(number):
+        logger.log(number, event, extra={FACTS: facts})
+
+
+def flush(seconds: float = FLUSH_S) -> bool:
+    """Wait, so long at most, until what was logged is written; whether it is, or cannot be."""
+    handlers = [each for each in logging.getLogger().handlers if isinstance(each, _Handler)]
+    return all(each.flushed(seconds) for each in handlers)
+
+
+@contextmanager
+def bound(**facts: str) -> Iterator[None]:
+    """Have all lines logged in this block, and by the tasks that it starts, bear these.
+
+    With them ends the ``job_id`` of a job that the block submitted.
+    """
+    from structlog.contextvars import bound_contextvars, unbind_contextvars
+
+    with bound_contextvars(**facts):
+        try:
+            yield
+        finally:
+            unbind_contextvars("job_id")
+
+
+@contextmanager
+def unbound() -> Iterator[None]:
+    """Have what begins in this block belong to no request, though one happened to start it."""
+    module: Any = sys.modules.get("structlog.contextvars")  # not loaded: nothing is bound
+    if module is None:
+        yield
+        return
+    before = module.get_contextvars()
+    module.clear_contextvars()
+    try:
+        yield
+    finally:
+        module.bind_contextvars(**before)
+
+
+class EventLog:
+    """The observer that writes job events down."""
+
+    def __call__(self, event: JobEvent) -> None:
+        """One line. A submission is told in its call, before the job's own task begins: so both
+        bear the ``job_id`` from here on.
+        """  # noqa: D205  # one sentence
+        if isinstance(event, JobSubmitted):
+            from structlog.contextvars import bind_contextvars
+
+            bind_contextvars(job_id=event.job_id)
+        level, name, facts = line_facts(event)
+        log(level, name, **facts)
+
+
+class _Handler(logging.Handler):
+    """Hands lines to the writers, from whichever thread; its lock makes it one at a time."""
+
+    def __init__(self, writers: list[Writer]) -> None:
+        super().__init__()
+        self._writers = writers
+        self._given_up = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep what is needed of a record and let it go."""
+        if record.name != OURS and record.threadName == THREAD:
+            return  # of the library that locks the file, about this very writing
+        try:
+            line = line_of(record)
+            if line is not None:
+                for writer in self._writers:
+                    writer.put(line)
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Called by ``logging`` as the interpreter ends, in whatever way."""
+        self.flushed(FLUSH_S)
+
+    def flushed(self, seconds: float) -> bool:
+        """Wait for all writers together; once it was in vain, never again."""
+        if self._given_up:
+            return False
+        until = time.monotonic() + seconds
+        waits = [writer.flushed() for writer in self._writers]
+        written = all(each.wait(max(0.0, until - time.monotonic())) for each in waits)
+        self._given_up = not written
+        return written
+
+
+def _tell_trouble(destination: str, problem: str | None) -> None:
+    """In the writer's own thread: a line for the others, and for itself when it works again."""
+    if problem is None:
+        log("info", "log.writing", to=destination)
+    else:
+        log("warning", "log.not_written", to=destination, problem=problem)
