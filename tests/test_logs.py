@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.contextvars import clear_contextvars
 
 from inference_mcp.errors import place
 from inference_mcp.logs import EventLog, bound, configure, flush, log, unbound
@@ -41,7 +40,6 @@ def _logging_as_before() -> Iterator[None]:
     hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook, warnings.showwarning)
     yield
     flush()
-    clear_contextvars()
     sys.excepthook, threading.excepthook, sys.unraisablehook, warnings.showwarning = hooks
     for handler in root.handlers:
         if handler not in before[0]:

@@ -31,10 +31,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from inference_mcp.logs.crashes import hear_crashes
@@ -49,6 +51,9 @@ __all__ = ["FLUSH_S", "EventLog", "bound", "configure", "flush", "log", "unbound
 FLUSH_S = 0.4
 """What the last lines may take at an orderly end, in seconds; enough for the imports of the first
 line, and little beside what an end may take (S20)."""
+
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def configure(level: str, file: Path | None) -> None:
@@ -87,38 +92,37 @@ def log(level: str, event: str, **facts: Any) -> None:
 
 def flush(seconds: float = FLUSH_S) -> bool:
     """Wait, so long at most, until what was logged is written; whether it is, or cannot be."""
-    handlers = [each for each in logging.getLogger().handlers if isinstance(each, _Handler)]
-    return all(each.flushed(seconds) for each in handlers)
+    handler = _handler()
+    return handler is None or handler.flushed(seconds)
 
 
 @contextmanager
 def bound(**facts: str) -> Iterator[None]:
     """Have all lines logged in this block, and by the tasks that it starts, bear these.
 
-    With them ends the ``job_id`` of a job that the block submitted.
+    What is bound inside, as the ``job_id`` of a job that is submitted, ends with the block.
     """
-    from structlog.contextvars import bound_contextvars, unbind_contextvars
-
-    with bound_contextvars(**facts):
-        try:
-            yield
-        finally:
-            unbind_contextvars("job_id")
+    if (handler := _handler()) is None:
+        yield
+        return
+    token = handler.bound.set({**handler.bound.get(), **facts})
+    try:
+        yield
+    finally:
+        handler.bound.reset(token)
 
 
 @contextmanager
 def unbound() -> Iterator[None]:
     """Have what begins in this block belong to no request, though one happened to start it."""
-    module: Any = sys.modules.get("structlog.contextvars")  # not loaded: nothing is bound
-    if module is None:
+    if (handler := _handler()) is None:
         yield
         return
-    before = module.get_contextvars()
-    module.clear_contextvars()
+    token = handler.bound.set({})
     try:
         yield
     finally:
-        module.bind_contextvars(**before)
+        handler.bound.reset(token)
 
 
 class EventLog:
@@ -128,10 +132,9 @@ class EventLog:
         """One line. A submission is told in its call, before the job's own task begins: so both
         bear the ``job_id`` from here on.
         """  # noqa: D205  # one sentence
-        if isinstance(event, JobSubmitted):
-            from structlog.contextvars import bind_contextvars
-
-            bind_contextvars(job_id=event.job_id)
+        handler = _handler()
+        if isinstance(event, JobSubmitted) and handler is not None:
+            handler.bound.set({**handler.bound.get(), "job_id": event.job_id})
         level, name, facts = line_facts(event)
         log(level, name, **facts)
 
@@ -143,13 +146,15 @@ class _Handler(logging.Handler):
         super().__init__()
         self._writers = writers
         self._given_up = False
+        # Each task sees its own; here, for nothing that lives is made on import.
+        self.bound: ContextVar[Mapping[str, str]] = ContextVar("bound", default=_NOTHING)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep what is needed of a record and let it go."""
         if record.name != OURS and record.threadName == THREAD:
             return  # of the library that locks the file, about this very writing
         try:
-            line = line_of(record)
+            line = line_of(record, self.bound.get())
             if line is not None:
                 for writer in self._writers:
                     writer.put(line)
@@ -169,6 +174,12 @@ class _Handler(logging.Handler):
         written = all(each.wait(max(0.0, until - time.monotonic())) for each in waits)
         self._given_up = not written
         return written
+
+
+def _handler() -> _Handler | None:
+    """The one that ``configure`` has set."""
+    found = (each for each in logging.getLogger().handlers if isinstance(each, _Handler))
+    return next(found, None)
 
 
 def _tell_trouble(destination: str, problem: str | None) -> None:

@@ -33,6 +33,7 @@ FACTS = "facts"
 """The attribute of this program's records that holds their fields."""
 
 _BOUND = ("request_id", "job_id")
+"""In the order in which they are shown."""
 
 WITHHELD = "(text withheld)"
 
@@ -55,17 +56,14 @@ def own_line(level: str, event: str, facts: Mapping[str, Any]) -> Line:
     return Line(time.time(), level, event, {"pid": os.getpid(), **facts})
 
 
-def line_of(record: logging.LogRecord) -> Line | None:
+def line_of(record: logging.LogRecord, bound: Mapping[str, str]) -> Line | None:
     """What is kept of a record, if anything; to be called where it was logged.
 
-    What a request has bound (``request_id``, ``job_id``) comes first; what the record says
-    itself is in force, for one request's line may be written while another is served.
+    What is ``bound`` to the request comes first; what the record says itself is in force, for
+    one request's line may be logged while another is served.
     """
     facts: dict[str, Any] = {"pid": os.getpid()}
-    contextvars = sys.modules.get("structlog.contextvars")  # not loaded: nothing is bound
-    if contextvars is not None:
-        bound = contextvars.get_contextvars()
-        facts |= {name: bound[name] for name in _BOUND if name in bound}
+    facts |= {name: bound[name] for name in _BOUND if name in bound}
     event = record.msg
     if record.name == OURS:
         facts |= getattr(record, FACTS, {})
