@@ -39,6 +39,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from inference_mcp.errors import place
 from inference_mcp.logs.crashes import hear_crashes
 from inference_mcp.logs.events import line_facts
 from inference_mcp.logs.files import SharedFile, Stream
@@ -135,7 +136,10 @@ class EventLog:
         handler = _handler()
         if isinstance(event, JobSubmitted) and handler is not None:
             handler.bound.set({**handler.bound.get(), "job_id": event.job_id})
-        level, name, facts = line_facts(event)
+        try:
+            level, name, facts = line_facts(event)
+        except Exception as error:  # a job must not fail for want of its line
+            level, name, facts = "error", "log.fault", {"exception": place(error)}
         log(level, name, **facts)
 
 
