@@ -138,11 +138,9 @@ async def driven(world: World, folder: Path, **settings: object) -> AsyncIterato
             LOG_LEVEL="debug",
             LOG_FILE=folder / "log" / "inference.log",
             MAX_ATTEMPTS=2,
-            PYTHONASYNCIODEBUG="1",
             **settings,
         )
         env["PYTHONASYNCIODEBUG"] = "1"  # the event loop says more, and must not say that
-        env.pop("INFERENCE_MCP_PYTHONASYNCIODEBUG")
         with (folder / "stderr").open("ab") as errlog, anyio.fail_after(50):
             async with await anyio.open_process(
                 COMMAND, stdin=subprocess.PIPE, stderr=errlog, env=env, cwd=folder / "cwd"
@@ -300,7 +298,7 @@ async def test_what_a_caller_does_wrong_tells_nothing(
         argument = {"name": text("completion"), "value": text("completion")}
         await host.ask("completion/complete", {"ref": reference, "argument": argument})
         await host.ask("logging/setLevel", {"level": text("argvalue")})
-        await host.ask("tools/call", {"name": "get_health"}, "own id", word("rpcid"))
+        await host.ask("tools/call", {"name": "get_health"}, "own id", text("rpcid"))
         token = {"progressToken": text("token")}
         chat = {"name": "txt2txt", "arguments": {"prompt": "Hello"}, "_meta": token}
         await host.ask("tools/call", chat, "own token")

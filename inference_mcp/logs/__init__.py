@@ -174,10 +174,12 @@ class _Handler(logging.Handler):
         if self._given_up:
             return False
         until = time.monotonic() + seconds
-        waits = [writer.flushed() for writer in self._writers]
-        written = all(each.wait(max(0.0, until - time.monotonic())) for each in waits)
-        self._given_up = not written
-        return written
+        for _ in range(2):  # the second time, for what one had to say of its trouble
+            waits = [writer.flushed() for writer in self._writers]
+            if not all(each.wait(max(0.0, until - time.monotonic())) for each in waits):
+                self._given_up = True
+                return False
+        return True
 
 
 def _handler() -> _Handler | None:

@@ -133,9 +133,9 @@ class Writer:
             self._destination.write(data)
         except Exception as error:  # whatever it is, the server goes on
             if not self._failing:
-                self._failing = True
                 self._on_trouble(type(error).__name__)
-            while self._waiting:  # nobody waits for a destination that fails
+                self._failing = True  # from now on nobody waits, and it was told before
+            while self._waiting:
                 self._waiting.pop().set()
             return False
         if self._failing:
