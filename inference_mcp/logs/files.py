@@ -95,7 +95,8 @@ class SharedFile:
         opened = os.open(self._path, flags, 0o600)
         try:
             found = os.fstat(opened)
-            if sys.platform != "win32" and found.st_mode & 0o077:
+            is_plain = stat.S_ISREG(found.st_mode)  # never change a device that came meanwhile
+            if sys.platform != "win32" and is_plain and found.st_mode & 0o077:
                 with suppress(PermissionError):  # another user's, who lets us write
                     os.fchmod(opened, 0o600)
             left = memoryview(data)

@@ -33,13 +33,13 @@ __all__ = ["serve_stdio"]
 ANSWER_S = 0.4
 """What the last answers may take to be made, once all jobs have ended."""
 
-END_S = 1.5
+END_S = 1.4
 """What an end may take in all: hosts send SIGTERM 2 s after they closed stdin, and S20 allows
 1.8 s. ``GRACE_S``, ``ANSWER_S`` and the closing of connections fit into it."""
 
 LAST_S = 0.1
 """What the last lines of the log may take where the end was not an orderly one. With ``END_S``
-it is 0.2 s below S20's limit."""
+it is 0.3 s below S20's limit."""
 
 LEAVE_S = 0.2
 """What the interpreter may take to end, once nothing is left to be done."""
