@@ -91,7 +91,9 @@ class BackendHealth:
     """What a look at the backend found. ``problem`` is one sentence, empty where all is well.
 
     ``code`` is the error code that stands for the problem. ``key_accepted`` is ``None``
-    where that could not be seen.
+    where that could not be seen. ``silent``: it refused nothing, but did not answer in time.
+    ``missing`` are whole sentences, each of something that this backend cannot be asked for, as
+    far as it was asked.
     """
 
     reachable: bool
@@ -102,6 +104,8 @@ class BackendHealth:
     problem: str = ""
     next_step: str = ""
     simulated: bool = False
+    silent: bool = False
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

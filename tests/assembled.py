@@ -21,8 +21,8 @@ from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore
 from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits
+from inference_mcp.surface.health import Identity
 from inference_mcp.surface.resources import Resources
-from inference_mcp.surface.status import Identity
 from inference_mcp.surface.tools import Tools
 from tests.fakes import FakeBackend
 

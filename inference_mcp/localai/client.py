@@ -35,6 +35,7 @@ from inference_mcp.localai.answers import TextCollector, read_picture
 from inference_mcp.localai.catalogue import Catalogue, build_catalogue
 from inference_mcp.localai.catalogue_cache import CatalogueCache
 from inference_mcp.localai.failures import Answer, Network
+from inference_mcp.localai.health import CAPABILITIES, LOAD, MODELS, SETTINGS, SHUTDOWN, SYSTEM
 from inference_mcp.localai.revisions import Revisions
 from inference_mcp.localai.rules import NOTHING, Asked, ModelDisabledError, StaleRevisionError
 from inference_mcp.localai.streams import read_events
@@ -56,13 +57,12 @@ __all__ = ["LocalAIClient"]
 OFF_LOOP_BYTES = 256_000  # above this, base64 and JSON take longer than a millisecond
 
 CHAT, IMAGES = "/v1/chat/completions", "/v1/images/generations"
-CAPABILITIES, MODELS = "/v1/models/capabilities", "/v1/models"
-ALIASES, DETAILS, SYSTEM = "/api/aliases", "/api/models/capabilities", "/system"
-LOAD, SHUTDOWN, SETTINGS = "/backend/load", "/backend/shutdown", "/api/settings"
+ALIASES, DETAILS = "/api/aliases", "/api/models/capabilities"
 LOAD_STATUS, DISCOVERY = "/api/models/{}/load-status", "/.well-known/localai.json"
 
 UNKNOWN_ROUTE = (404, 405, 501)  # an older LocalAI, or one without its web UI
 NOT_FOR_US = (403, *UNKNOWN_ROUTE)  # of what only an administrator's key may do
+REFUSED = (401, *NOT_FOR_US)  # a list that LocalAI keeps to itself
 
 _T = TypeVar("_T")
 _Args = TypeVarTuple("_Args")
@@ -111,6 +111,7 @@ class LocalAIClient:
         self._heavy = heavy
         self._cache = CatalogueCache(self._fetch_catalogue, clock)
         self._revisions = Revisions(clock)
+        self._refused: set[str] = set()
         self._ever_used: set[str] = set()
         self._disabled: dict[str, float] = {}
         self._quiet_until_s = -math.inf
@@ -164,7 +165,7 @@ class LocalAIClient:
             async with anyio.create_task_group() as looks:
                 for path in (health.READY, health.VERSION, health.MODELS):
                     looks.start_soon(look, path)
-        return health.judge_health(seen, self._http.url, self.HEALTH_TIMEOUT_S)
+        return health.judge_health(seen, self._http.url, self.HEALTH_TIMEOUT_S, self._refused)
 
     async def load_model(self, model: str, *, timeout_s: float) -> bool:
         """Have a model loaded; see ``backend.InferenceBackend``.
@@ -235,6 +236,7 @@ class LocalAIClient:
             answer = await self._get(SETTINGS)
         if answer is None:
             raise failures.no_answer(self._http.url, self.EXTRA_TIMEOUT_S)
+        self._note(SETTINGS, answer.status in REFUSED)
         if answer.status in (408, 429) or (answer.status >= 500 and answer.status != 501):
             raise failures.from_answer(replace(answer, body=b""), NOTHING, self._http.url)
         try:
@@ -255,9 +257,11 @@ class LocalAIClient:
         body = json.dumps({"model": model}).encode()
         async with self._http.sent("POST", path, body, Asked(model)) as reply:
             if reply.status in done:
+                self._note(path, False)
                 return True
             start = await reply.read_start(self.MAX_ERROR_BYTES)
             if reply.status in NOT_FOR_US and failures.is_envelope(start):
+                self._note(path, True)
                 return False  # LocalAI's own word, which counts for good; not a proxy's
             if reply.status == 404:
                 raise failures.from_network(Network.UNREACHABLE, self._http.url)
@@ -359,6 +363,7 @@ class LocalAIClient:
             # Without the web UI, or with a plain user's key, these are missing or refused.
             try:
                 answer = await self._get(path)
+                self._note(path, answer.status in REFUSED)
                 if answer.status == 200:
                     extra[path] = parse_json(answer.body)
             except (InferenceError, ValueError):
@@ -385,6 +390,7 @@ class LocalAIClient:
 
     async def _fetch_listing(self) -> dict[str, Any]:
         answer = await self._get(CAPABILITIES)
+        self._note(CAPABILITIES, answer.status in UNKNOWN_ROUTE)
         if answer.status in UNKNOWN_ROUTE:  # names without abilities
             answer = await self._get(MODELS)
         if answer.status != 200:
@@ -397,6 +403,10 @@ class LocalAIClient:
         if not isinstance(found, dict) or not isinstance(found.get("data"), list | None):
             raise failures.not_localai(self._http.url)
         return found
+
+    def _note(self, path: str, refused: bool) -> None:
+        """Keep in mind, for health, what cannot be had from this LocalAI."""
+        (self._refused.add if refused else self._refused.discard)(path)
 
     async def _get(self, path: str) -> Answer:
         return await self._http.get(path, self.MAX_LIST_BYTES)

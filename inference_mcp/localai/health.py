@@ -6,7 +6,7 @@ library and no queue.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 from inference_mcp.backend import BackendHealth
@@ -15,15 +15,47 @@ from inference_mcp.localai.failures import Answer, from_answer, no_answer, not_l
 from inference_mcp.localai.rules import Asked
 from inference_mcp.localai.wire import parse_json
 
-__all__ = ["MODELS", "READY", "VERSION", "judge_health"]
+__all__ = [
+    "CAPABILITIES",
+    "LOAD",
+    "MODELS",
+    "READY",
+    "SETTINGS",
+    "SHUTDOWN",
+    "SYSTEM",
+    "VERSION",
+    "judge_health",
+]
 
 READY, VERSION, MODELS = "/readyz", "/version", "/v1/models"
+CAPABILITIES, SYSTEM, SETTINGS = "/v1/models/capabilities", "/system", "/api/settings"
+LOAD, SHUTDOWN = "/backend/load", "/backend/shutdown"
 
 Seen: TypeAlias = Mapping[str, Answer | InferenceError]
 
 
-def judge_health(seen: Seen, url: str, waited_s: float) -> BackendHealth:
-    """``seen`` holds what each address gave; those that gave nothing in time are missing."""
+_MISSING: Mapping[str, str] = {
+    CAPABILITIES: "LocalAI does not tell what its models can do (an older version): name them in "
+    "INFERENCE_MCP_TXT2TXT_MODEL, INFERENCE_MCP_TXT2IMG_MODEL and the like.",
+    SYSTEM: "LocalAI does not tell which models are loaded (to an administrator's key alone).",
+    SETTINGS: "LocalAI does not tell how many models it keeps in memory (its web UI is off, or "
+    "the key is not an administrator's): where it keeps few, set "
+    "INFERENCE_MCP_MAX_RESIDENT_MODELS.",
+    LOAD: "LocalAI lets this key load no model: loads are a part of requests, and are not told "
+    "apart.",
+    SHUTDOWN: "LocalAI lets this key drop no model: one whose process died is not cleared away, "
+    "and none makes room for another in time.",
+}
+"""What it means that an address is unknown or refused."""
+
+
+def judge_health(
+    seen: Seen, url: str, waited_s: float, refused: Collection[str] = ()
+) -> BackendHealth:
+    """``seen`` holds what each address gave; those that gave nothing in time are missing.
+
+    ``refused`` are addresses that were unknown to LocalAI or refused when they were last asked.
+    """
     answers = [found for found in seen.values() if isinstance(found, Answer)]
     problem = _problem(seen, url, waited_s)
     return BackendHealth(
@@ -35,6 +67,8 @@ def judge_health(seen: Seen, url: str, waited_s: float) -> BackendHealth:
         problem=problem.what if problem else "",
         next_step=problem.next_step if problem else "",
         simulated=any(answer.simulated for answer in answers),
+        silent=_let_it_wait(seen),
+        missing=tuple(told for path, told in _MISSING.items() if path in refused),
     )
 
 
@@ -50,6 +84,12 @@ def _problem(seen: Seen, url: str, waited_s: float) -> InferenceError | None:
     if models.status != 200:
         return from_answer(models, Asked(), url)
     return None if _lists_models(models) else not_localai(url)
+
+
+def _let_it_wait(seen: Seen) -> bool:
+    """Whether the model list did not come in time, and nothing says that it never will."""
+    well = all(isinstance(found, Answer) and found.status < 500 for found in seen.values())
+    return well and MODELS not in seen
 
 
 def _lists_models(answer: Answer) -> bool:

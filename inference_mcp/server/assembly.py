@@ -35,8 +35,8 @@ from inference_mcp.server.roots import HostRoots
 from inference_mcp.server.siblings import Siblings
 from inference_mcp.settings import Settings
 from inference_mcp.surface.cancels import HostCancels
+from inference_mcp.surface.health import Identity, MemoryFacts
 from inference_mcp.surface.resources import Resources
-from inference_mcp.surface.status import Identity, MemoryFacts
 from inference_mcp.surface.tools import Tools
 from inference_mcp.telemetry import open_telemetry
 

@@ -137,6 +137,7 @@ _SPECS = (
             success_rate="",
             counts="object",
             percentiles="object",
+            percentile_error="number",
             by_type="object",
             by_model="object",
             uptime_s="number",
@@ -156,7 +157,8 @@ _SPECS = (
     _Spec(
         "get_health",
         "Health",
-        "Whether LocalAI can be reached and used, and what to do where it cannot.",
+        "Whether LocalAI can be used, by a look at it and by what became of the last requests; "
+        "what is wrong, and hints for waiting less.",
         args.NoArguments,
         output=_fields(
             status="string",
@@ -169,6 +171,11 @@ _SPECS = (
             circuits="object",
             resident_models="object",
             problems="array",
+            hints="array",
+            missing="array",
+            observed="object",
+            cooldowns="object",
+            loading="object",
             sharing="object",
             simulated="boolean",
         ),

@@ -1,7 +1,8 @@
 """The bodies of the status tools, which are those of the status resources too.
 
-Everything here is told as it is at this moment: the queue by the scheduler, models and health
-by the backend, figures by ``observe``. Times are ISO 8601 in UTC, durations seconds.
+Everything here is told as it is at this moment: the queue by the scheduler, models by the
+backend. Health is ``health``'s, figures are ``observe``'s. Times are ISO 8601 in UTC, durations
+seconds.
 """
 
 from __future__ import annotations
@@ -9,26 +10,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
-from inference_mcp.backend import BackendHealth, ModelInfo
+from inference_mcp.backend import ModelInfo
 from inference_mcp.job import Job
 from inference_mcp.requests import RequestType
 from inference_mcp.scheduling.lifecycle import TERMINAL, State
-from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSnapshot, Sharing
+from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSnapshot
 from inference_mcp.surface.progress import rounded, time_left
 
 __all__ = [
     "Before",
-    "Identity",
-    "MemoryFacts",
     "before_cancel",
     "cancelled",
-    "health",
     "iso",
     "models",
+    "most_telling",
     "queue",
-    "trouble_of",
 ]
 
 MAX_SHOWN = 100
@@ -37,27 +35,6 @@ is structured goes over the wire twice. The best and the newest ones are shown."
 
 MAX_MODELS = 300
 """Models listed, for the same reason; any other one can still be used by name."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who this server is and where it sends requests; ``localai_url`` holds no credentials."""
-
-    version: str
-    localai_url: str
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryFacts:
-    """How many models LocalAI may hold in memory at once; 0 is no limit.
-
-    ``localai`` is its own limit, ``None`` where it won't tell; ``source`` is where the one
-    ``in_force`` comes from.
-    """
-
-    in_force: int = 0
-    localai: int | None = None
-    source: Literal["setting", "localai", "none"] = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +61,7 @@ def queue(snapshot: QueueSnapshot, jobs: Sequence[Job], now: datetime) -> dict[s
         else snapshot.waiting_total,
         "slots": {
             model.name: {"used": model.used, "limit": model.slots, "state": model.phase}
-            for model in _most_telling(snapshot.models)
+            for model in most_telling(snapshot.models)
         },
         "resident_models": [model.name for model in snapshot.models if model.phase == "resident"],
         "limits": {
@@ -99,7 +76,7 @@ def queue(snapshot: QueueSnapshot, jobs: Sequence[Job], now: datetime) -> dict[s
     }
 
 
-def _most_telling(models: Sequence[ModelView]) -> list[ModelView]:
+def most_telling(models: Sequence[ModelView]) -> list[ModelView]:
     """Those in use, in trouble or in memory first, as many as a result has room for."""
     ranked = sorted(models, key=lambda m: (not m.used, m.circuit == "closed", m.phase == "absent"))
     return sorted(ranked[:MAX_SHOWN], key=lambda m: m.name)
@@ -262,60 +239,3 @@ def _abandoned_message(job: Job, before: Before, now_s: float) -> str:
     if estimate_s is not None and job.started_at is not None:
         left = time_left(job.started_at + estimate_s - now_s)
     return f"{told} computes it{', ' if left else ''}{left}."
-
-
-def health(
-    found: BackendHealth,
-    identity: Identity,
-    models: Sequence[ModelView],
-    problems: Sequence[str],
-    memory: MemoryFacts,
-    sharing: Sharing,
-) -> dict[str, Any]:
-    """``get_health``: ``unavailable`` if nothing can be computed, ``degraded`` if less."""
-    told = [f"{found.problem} {found.next_step}".strip()] if found.problem else []
-    told += [trouble for model in models if (trouble := trouble_of(model))]
-    if memory.localai and memory.in_force > memory.localai:
-        told.append(
-            f"This server counts on {memory.in_force} models in LocalAI's memory, but LocalAI "
-            f"keeps {memory.localai}: it drops models that the queue takes for loaded. Set "
-            "INFERENCE_MCP_MAX_RESIDENT_MODELS to auto."
-        )
-    told += problems
-    usable = found.reachable and found.ready and found.key_accepted is not False
-    return {
-        "status": "unavailable" if not usable else "degraded" if told else "ok",
-        "version": identity.version,
-        "localai_url": identity.localai_url,
-        "localai_version": found.version,
-        "reachable": found.reachable,
-        "ready": found.ready,
-        "key_accepted": found.key_accepted,
-        "circuits": {model.name: model.circuit for model in _most_telling(models)},
-        "resident_models": {
-            "limit": memory.in_force,
-            "localai_limit": memory.localai,
-            "source": memory.source,
-        },
-        "problems": told,
-        "sharing": {
-            "seat": sharing.seat,
-            "processes": sharing.processes,
-            "reason": sharing.reason or None,
-            "other_limits": sharing.other_limits,
-        },
-        "simulated": found.simulated,
-    }
-
-
-def trouble_of(model: ModelView) -> str:
-    """Why nothing starts on a model; empty where it does, or waits for its probe alone."""
-    for_s = f" for another {model.blocked_for_s:.0f} s" if model.blocked_for_s else " for now"
-    if model.circuit == "open":
-        return f"{model.name} failed several times in a row; nothing starts on it{for_s}."
-    if model.blocked_for_s is None or (model.circuit == "half-open" and not model.blocked_for_s):
-        return ""
-    return (
-        f"Nothing starts on {model.name}{for_s}: LocalAI lets it rest after a failure, asked to "
-        "be left alone, or cannot be reached."
-    )

@@ -36,6 +36,7 @@ from inference_mcp.surface.content import (
     job_result,
     status_result,
 )
+from inference_mcp.surface.health import Identity, MemoryFacts, Seen, health, trouble_of
 from inference_mcp.surface.listing import TOOL_NAMES, list_tools
 from inference_mcp.surface.progress import Report, wait
 
@@ -77,12 +78,12 @@ class Tools:
     sources: PictureSources
     store: PictureStore
     metrics: Metrics
-    identity: status.Identity
+    identity: Identity
     wait_s: float
     preview: PreviewMode
     now: Callable[[], datetime]
     on_fault: Callable[[str, Exception], None]
-    memory: Callable[[], status.MemoryFacts] = status.MemoryFacts
+    memory: Callable[[], MemoryFacts] = MemoryFacts
     on_refusal: Callable[[str, InferenceError], None] = lambda tool, error: None
 
     async def call(
@@ -185,7 +186,7 @@ class Tools:
         if job.done or job.state not in ("queued", "retrying"):
             return ""
         models = (await self.scheduler.look()).models
-        return next((status.trouble_of(m) for m in models if m.name == job.model), "")
+        return next((trouble_of(m) for m in models if m.name == job.model), "")
 
     def _bounded(self, asked_s: float | None) -> float:
         """``wait_seconds`` in force: the setting by default and at most."""
@@ -211,21 +212,30 @@ class Tools:
 
     async def _get_health(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         args.parse(args.NoArguments, raw)
-        backend = await self.backend()
-        found = await backend.check_health()
-        models = (await self.scheduler.look()).models
-        problems = [await self.store.check_writable()]
-        if found.reachable and found.ready and not found.problem:
-            problems.append(await _without_models(backend))
-        told = [problem for problem in problems if problem]
-        return status_result(
-            status.health(found, self.identity, models, told, self.memory(), self.scheduler.sharing)
-        )
+        return status_result(await self.health_body())
 
     async def _list(self) -> tuple[ModelInfo, ...]:
         return await (await self.backend()).list_models(refresh=True)
 
     # --- bodies that resources show too ---------------------------------------------------
+
+    async def health_body(self) -> dict[str, Any]:
+        """The body of ``get_health``."""
+        backend = await self.backend()
+        found = await backend.check_health()
+        well = found.reachable and found.ready and not found.problem
+        return health(
+            Seen(
+                found=found,
+                identity=self.identity,
+                queue=await self.scheduler.look(),
+                lately=self.metrics.lately(self.jobs.now_s()),
+                memory=self.memory(),
+                sharing=self.scheduler.sharing,
+                unserved=await _unserved(backend) if well else None,
+                folder=await self.store.check_writable(),
+            )
+        )
 
     async def queue_body(self) -> dict[str, Any]:
         """The body of ``get_queue_status``."""
@@ -273,14 +283,14 @@ async def _in_time(limit_s: float, work: Callable[[], Awaitable[_T]]) -> _T:
     )
 
 
-async def _without_models(backend: InferenceBackend) -> str | None:
-    """What to say where LocalAI answers well and has nothing to work with."""
+async def _unserved(backend: InferenceBackend) -> tuple[RequestType, ...] | None:
+    """The types that have no model; ``None`` where LocalAI cannot tell just now."""
     try:
-        if await backend.list_models():
-            return None
+        models = await backend.list_models()
     except InferenceError:
         return None  # the next look at it will tell
-    return "LocalAI offers no model that can be used. Install one there, then call list_models."
+    served = {kind for model in models for kind in (*model.default_for, *model.abilities)}
+    return tuple(kind for kind in RequestType if kind not in served)
 
 
 def _fault() -> InferenceError:

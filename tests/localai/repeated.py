@@ -22,7 +22,8 @@ import pytest
 from inference_mcp.errors import InferenceError
 from inference_mcp.job import Job
 from inference_mcp.localai import health
-from inference_mcp.localai.client import CHAT, IMAGES, LOAD, LocalAIClient
+from inference_mcp.localai.client import CHAT, IMAGES, LocalAIClient
+from inference_mcp.localai.health import LOAD
 from inference_mcp.requests import InputPicture
 from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import World

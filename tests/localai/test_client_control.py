@@ -19,6 +19,7 @@ from inference_mcp.errors import (
     ShuttingDownError,
 )
 from inference_mcp.localai.client import LocalAIClient
+from inference_mcp.localai.health import CAPABILITIES, LOAD, SETTINGS, SHUTDOWN, SYSTEM
 from inference_mcp.requests import RequestType
 from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import default_world
@@ -355,3 +356,28 @@ async def test_a_key_that_is_not_accepted_is_no_matter_of_loads() -> None:
     """It may be another one in a minute, and the operator must hear of it."""
     async with scripted(answering(401, {"error": {"code": 401, "message": "key"}})) as server:
         assert isinstance(await load_failure(server.url), BackendAuthError)
+
+
+@REFUSED
+async def test_health_tells_what_localai_refused_until_it_grants_it(status: int) -> None:
+    """An operator sees what a plain user's key or an older version costs; as it was last seen."""
+    refuses = {SYSTEM, SETTINGS, LOAD, SHUTDOWN} | ({CAPABILITIES} if status != 403 else set())
+
+    async def answer(exchange: Exchange) -> None:
+        path = exchange.seen.path
+        if path in refuses:
+            await exchange.answer(status)
+        else:
+            await exchange.answer(200, {"data": [{"id": "m"}], "version": "v3"})
+
+    async with scripted(answer) as server, client_for(server.url) as client:
+        for granted in (False, True):
+            await client.list_models(refresh=True)
+            await client.memory_limit()
+            await client.load_model("m", timeout_s=5)
+            await client.unload_model("m")
+            # A model that is not there is a 404 too, and no refusal.
+            known = {SHUTDOWN} if status == 404 else set()
+            missing = (await client.check_health()).missing
+            assert len(missing) == (0 if granted else len(refuses - known))
+            refuses.clear()

@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from inference_mcp.localai.failures import Answer, Network, from_network
-from inference_mcp.localai.health import MODELS, READY, VERSION, judge_health
+from inference_mcp.localai.health import (
+    CAPABILITIES,
+    LOAD,
+    MODELS,
+    READY,
+    SETTINGS,
+    SHUTDOWN,
+    SYSTEM,
+    VERSION,
+    judge_health,
+)
 
 URL = "http://localhost:8080"
 LISTED = Answer(200, b'{"object": "list", "data": []}')
@@ -70,6 +80,41 @@ def test_a_localai_that_hangs() -> None:
     health = look(ready=None, version=None, models=None)
     assert (health.reachable, health.code) == (False, "backend_unreachable")
     assert "within 5 s" in health.problem
+
+
+@pytest.mark.parametrize(
+    ("seen", "silent"),
+    [
+        ({"ready": None, "version": None, "models": None}, True),
+        ({"models": None}, True),
+        ({"models": None, "ready": from_network(Network.UNREACHABLE, URL)}, False),
+        ({"models": None, "ready": Answer(503, b'{"status":"starting"}')}, False),
+        ({"models": from_network(Network.UNREACHABLE, URL)}, False),
+        ({"models": Answer(401)}, False),
+        ({}, False),
+    ],
+)
+def test_silence_is_told_from_a_refusal(seen: dict[str, Any], silent: bool) -> None:
+    """One that is too busy to answer may still work; one that is gone does not."""
+    assert look(**seen).silent is silent
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        (CAPABILITIES, "INFERENCE_MCP_TXT2TXT_MODEL"),
+        (SYSTEM, "which models are loaded"),
+        (SETTINGS, "INFERENCE_MCP_MAX_RESIDENT_MODELS"),
+        (LOAD, "load no model"),
+        (SHUTDOWN, "drop no model"),
+    ],
+)
+def test_what_localai_refuses_is_told_as_missing(path: str, told: str) -> None:
+    """Each in a sentence of its own; what nobody was refused is not."""
+    found = {READY: Answer(200), MODELS: LISTED}
+    (sentence,) = judge_health(found, URL, 5.0, {path, "/api/aliases"}).missing
+    assert told in sentence
+    assert look().missing == ()
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b""])

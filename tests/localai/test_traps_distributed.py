@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 
 from inference_mcp.errors import BackendBusyError, BackendFailedError
-from inference_mcp.localai.client import CHAT, LOAD
+from inference_mcp.localai.client import CHAT
+from inference_mcp.localai.health import LOAD
 from inference_mcp.localai.rules import StaleRevisionError
+from inference_mcp.observe import Metrics
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.state import Limits
 from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import SimModel, Timing, World
-from inference_mcp.surface.status import Identity, MemoryFacts, health
+from inference_mcp.surface.health import Identity, MemoryFacts, Seen, health
 from tests.localai.repeated import (
     STAND_IN,
     Clock,
@@ -291,9 +293,16 @@ async def test_trap_21_health_tells_what_readiness_does_not(
     async with running(world) as url, whole(url, tmp_path) as ours:
         job = await ours.submit(TXT2TXT)
         await until(lambda: bool(ours.scheduler.snapshot().models[0].blocked_for_s))
-        looked, sharing = await ours.client.check_health(), ours.scheduler.sharing
-        models = ours.scheduler.snapshot().models
-        told = health(looked, Identity("1", url), models, (), MemoryFacts(), sharing)
+        looked = await ours.client.check_health()
+        seen = Seen(
+            found=looked,
+            identity=Identity("1", url),
+            queue=ours.scheduler.snapshot(),
+            lately=Metrics(0.0).lately(0.0),
+            memory=MemoryFacts(),
+            sharing=ours.scheduler.sharing,
+        )
+        told = health(seen)
         assert (looked.ready, told["status"]) == (True, "degraded")
         assert "Nothing starts on m" in told["problems"][0]
         world.add_node()

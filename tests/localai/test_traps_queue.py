@@ -13,7 +13,8 @@ import anyio
 import pytest
 
 from inference_mcp.errors import BackendBusyError, BackendFailedError
-from inference_mcp.localai.client import CHAT, SHUTDOWN
+from inference_mcp.localai.client import CHAT
+from inference_mcp.localai.health import SHUTDOWN
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.state import Limits
 from inference_mcp.simulator.faults import Fault

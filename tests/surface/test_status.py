@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from inference_mcp.backend import BackendHealth
 from inference_mcp.errors import BackendFailedError, BackendUnreachableError, JobCancelledError
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.lifecycle import State
-from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSnapshot, Sharing
+from inference_mcp.scheduling.protocols import QueuedRequest, QueueSnapshot
 from inference_mcp.scheduling.state import Counts, Limits
 from inference_mcp.surface import status
 from tests.assembled import NOW, Assembled, assembled, busy, facts, texts
@@ -105,43 +103,6 @@ async def test_models_that_cannot_be_asked_for_are_an_error(tmp_path: Path) -> N
         result = await app.call("list_models")
         assert result.is_error
         assert texts(result) == ["[backend_unreachable] LocalAI does not answer. Start it."]
-
-
-@pytest.mark.parametrize(
-    ("health", "status"),
-    [
-        (BackendHealth(reachable=True, ready=True, version="v4.9.0"), "ok"),
-        (
-            BackendHealth(reachable=True, ready=True, problem="No model.", next_step="Add one."),
-            "degraded",
-        ),
-        (BackendHealth(reachable=True, ready=False, problem="It starts."), "unavailable"),
-        (
-            BackendHealth(reachable=True, ready=True, key_accepted=False, problem="No."),
-            "unavailable",
-        ),
-        (BackendHealth(reachable=False, ready=False, problem="Gone."), "unavailable"),
-    ],
-)
-async def test_health_is_what_can_be_done(
-    health: BackendHealth, status: str, tmp_path: Path
-) -> None:
-    """``unavailable`` if nothing can be computed, ``degraded`` if less."""
-    async with assembled(tmp_path, FakeBackend(health=health)) as app:
-        body: Any = (await app.call("get_health")).structured_content
-        assert (body["status"], body["localai_url"]) == (status, "http://localhost:8080")
-        assert body["problems"] == [f"{health.problem} {health.next_step}".strip()] * bool(
-            health.problem
-        )
-
-
-async def test_a_folder_that_cannot_be_written_degrades_health(tmp_path: Path) -> None:
-    """The server serves all the same, and says what is amiss."""
-    (tmp_path / "pictures").write_text("a file where the folder should be")
-    async with assembled(tmp_path) as app:
-        body: Any = (await app.call("get_health")).structured_content
-        assert body["status"] == "degraded"
-        assert "cannot be written" in body["problems"][0]
 
 
 async def test_metrics_can_be_asked_for_a_window(tmp_path: Path) -> None:
@@ -337,115 +298,6 @@ async def test_what_runs_is_never_shown_in_a_state_that_is_over(
     )
     snapshot = QueueSnapshot((request,), (), (), Limits(), Counts(), intake_open=True)
     assert [each["state"] for each in status.queue(snapshot, (), NOW)["running"]] == [shown]
-
-
-GOOD = BackendHealth(reachable=True, ready=True, version="v4.9.0")
-IDENTITY = status.Identity("1.2.3", "http://localhost:8080")
-
-
-def judged(
-    *models: ModelView,
-    memory: status.MemoryFacts | None = None,
-    sharing: Sharing = Sharing("member", processes=2),  # noqa: B008  # frozen
-) -> dict[str, Any]:
-    """Health where LocalAI itself is well."""
-    return status.health(GOOD, IDENTITY, models, [], memory or status.MemoryFacts(), sharing)
-
-
-@pytest.mark.parametrize(
-    ("circuit", "blocked_for_s", "told"),
-    [
-        (
-            "open",
-            12.4,
-            "m failed several times in a row; nothing starts on it for another 12 s.",
-        ),
-        ("open", 0.0, "m failed several times in a row; nothing starts on it for now."),
-        ("open", None, "m failed several times in a row; nothing starts on it for now."),
-        (
-            "closed",
-            7.0,
-            "Nothing starts on m for another 7 s: LocalAI lets it rest after "
-            "a failure, asked to be left alone, or cannot be reached.",
-        ),
-        (
-            "closed",
-            0.0,
-            "Nothing starts on m for now: LocalAI lets it rest after a failure, asked to be left "
-            "alone, or cannot be reached.",
-        ),
-        ("half-open", 0.0, None),
-        ("half-open", None, None),
-        ("closed", None, None),
-    ],
-)
-def test_a_model_on_which_nothing_starts_degrades_health(
-    circuit: str, blocked_for_s: float | None, told: str | None
-) -> None:
-    """S15: with its own sentence for an open circuit; a probe under way is no trouble."""
-    body = judged(ModelView("m", "resident", 0, 1, circuit, blocked_for_s, None))
-    assert body["problems"] == ([told] if told else [])
-    assert body["status"] == ("degraded" if told else "ok")
-    assert body["circuits"] == {"m": circuit}
-
-
-@pytest.mark.parametrize(
-    ("memory", "warned"),
-    [
-        (status.MemoryFacts(), False),
-        (status.MemoryFacts(3, 2, "setting"), True),
-        (status.MemoryFacts(2, 2, "setting"), False),
-        (status.MemoryFacts(3, 0, "setting"), False),
-        (status.MemoryFacts(3, None, "setting"), False),
-        (status.MemoryFacts(2, 2, "localai"), False),
-        (status.MemoryFacts(0, 2, "setting"), False),
-    ],
-)
-def test_health_shows_the_memory_limit_and_warns_where_it_is_above_localai_s(
-    memory: status.MemoryFacts, warned: bool
-) -> None:
-    """LocalAI would drop models that the queue takes for loaded."""
-    body = judged(memory=memory)
-    assert body["resident_models"] == {
-        "limit": memory.in_force,
-        "localai_limit": memory.localai,
-        "source": memory.source,
-    }
-    assert body["status"] == ("degraded" if warned else "ok")
-    assert any("INFERENCE_MCP_MAX_RESIDENT_MODELS" in told for told in body["problems"]) is warned
-
-
-async def test_the_tools_show_the_memory_limit_that_they_are_told(tmp_path: Path) -> None:
-    """None, where nobody tells."""
-    async with assembled(tmp_path) as app:
-        body: Any = (await app.call("get_health")).structured_content
-        assert body["resident_models"] == {"limit": 0, "localai_limit": None, "source": "none"}
-        tools = replace(app.tools, memory=lambda: status.MemoryFacts(4, 2, "setting"))
-        told: Any = (await tools.call("get_health", {}, _silent)).structured_content
-        assert told["resident_models"]["limit"] == 4
-        assert told["status"] == "degraded"
-
-
-async def _silent(_: float, __: str) -> None:
-    await anyio.lowlevel.checkpoint()
-
-
-async def test_a_localai_without_a_model_is_degraded(tmp_path: Path) -> None:
-    """It answers well, and nothing can be computed on it until somebody installs one."""
-    async with assembled(tmp_path, FakeBackend(models=())) as app:
-        body: Any = (await app.call("get_health")).structured_content
-        assert body["status"] == "degraded"
-        assert body["problems"] == [
-            "LocalAI offers no model that can be used. Install one there, then call list_models."
-        ]
-
-
-async def test_a_list_that_cannot_be_fetched_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
-    """Health is what was looked at now."""
-    failure = BackendUnreachableError("LocalAI does not answer.", "Start it.")
-    async with assembled(tmp_path, FakeBackend(failure=failure)) as app:
-        body: Any = (await app.call("get_health")).structured_content
-        assert (body["status"], body["problems"]) == ("ok", [])
 
 
 async def test_a_cancel_of_a_waiting_job_says_that_nothing_was_sent(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Event records and the figures that follow from them."""

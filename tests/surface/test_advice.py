@@ -1,0 +1,152 @@
+"""Hints: what was seen, and which setting changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from inference_mcp.observe import JobEvent
+from inference_mcp.requests import Priority, RequestType
+from inference_mcp.scheduling.lifecycle import State
+from inference_mcp.scheduling.protocols import ModelView, QueuedRequest, QueueSnapshot
+from inference_mcp.scheduling.state import Counts, Limits
+from inference_mcp.surface.advice import hints
+from tests.observe.told import finished, metrics_of, rejected
+
+WORKS = ModelView("flux-dev", "resident", 1, 1, "closed", None, None)
+
+
+def request(*, waits: bool, model: str = "flux-dev", lent: bool = False) -> QueuedRequest:
+    """One in the queue."""
+    return QueuedRequest(
+        "job-1",
+        RequestType.TXT2IMG,
+        model,
+        Priority.NORMAL,
+        State.QUEUED if waits else State.PROCESSING,
+        loading=False,
+        abandoned=False,
+        lent=lent,
+        position=1 if waits else None,
+        since_submission_s=1.0,
+        since_grant_s=None,
+        estimate_s=None,
+    )
+
+
+def told(
+    events: Iterable[JobEvent],
+    *models: ModelView,
+    running: tuple[QueuedRequest, ...] = (),
+    waiting: tuple[QueuedRequest, ...] = (),
+    limits: Limits = Limits(),  # noqa: B008  # frozen
+) -> str:
+    """All hints."""
+    queue = QueueSnapshot(running, waiting, models, limits, Counts(), intake_open=True)
+    return "\n".join(hints(queue, metrics_of(*events).lately(600.0)))
+
+
+def waits(*seconds: float, load_s: float | None = None, **of: Any) -> list[JobEvent]:
+    """Requests that waited so long, one after the other."""
+    return [
+        finished(n, queue_s=wait_s, load_s=load_s, processing_s=5.0, **of)
+        for n, wait_s in enumerate(seconds)
+    ]
+
+
+GROWING = waits(2, 2, 4, 4, 6, 6, 8, 8)
+
+
+def test_growing_waits_while_all_is_busy_name_the_settings() -> None:
+    """The place and the model's slot are both taken."""
+    hint = told(GROWING, WORKS, running=(request(waits=False),), waiting=(request(waits=True),))
+    assert hint.startswith("Waits grow while every slot is busy: 7 s on average lately, 3 s before")
+    assert "INFERENCE_MCP_MAX_CONCURRENCY (now 1)" in hint
+    assert "INFERENCE_MCP_MODEL_CONCURRENCY for flux-dev (now 1)" in hint
+    assert "more replicas" in hint
+
+
+def test_a_model_that_is_full_while_a_place_is_free_is_named_alone() -> None:
+    """More places would not help."""
+    hint = told(
+        GROWING,
+        WORKS,
+        running=(request(waits=False),),
+        waiting=(request(waits=True),),
+        limits=Limits(max_concurrency=2),
+    )
+    assert "INFERENCE_MCP_MODEL_CONCURRENCY for flux-dev (now 1)" in hint
+    assert "INFERENCE_MCP_MAX_CONCURRENCY" not in hint
+
+
+def test_a_lent_place_is_a_free_one() -> None:
+    """S6: what lent its place runs beside the others."""
+    hint = told(
+        GROWING,
+        WORKS,
+        running=(request(waits=False, lent=True),),
+        waiting=(request(waits=True),),
+    )
+    assert "INFERENCE_MCP_MAX_CONCURRENCY" not in hint
+
+
+def test_full_places_without_a_full_model_name_the_places() -> None:
+    """The model has another slot."""
+    roomy = ModelView("flux-dev", "resident", 1, 4, "closed", None, None)
+    hint = told(GROWING, roomy, running=(request(waits=False),), waiting=(request(waits=True),))
+    assert "INFERENCE_MCP_MAX_CONCURRENCY (now 1)" in hint
+    assert "MODEL_CONCURRENCY" not in hint
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [],
+        waits(2, 2, 4, 4, 6, 8, 8),
+        waits(8, 8, 8, 8, 8, 8, 8, 8),
+        waits(8, 8, 6, 6, 4, 4, 2, 2),
+        waits(0, 0, 4, 4, 6, 6, 8, 8),
+        waits(0.2, 0.2, 0.4, 0.4, 0.6, 0.6, 0.8, 0.8),
+    ],
+    ids=["nothing", "too few", "steady", "falling", "free slots were found", "short"],
+)
+def test_other_waits_need_no_advice(events: list[JobEvent]) -> None:
+    """All works as it is meant to."""
+    assert told(events, WORKS, running=(request(waits=False),)) == ""
+
+
+def test_loads_that_eat_a_fifth_of_the_time_name_the_residency() -> None:
+    """Two models in room for one."""
+    events = waits(1, 1, 1, 1, load_s=4) + waits(1, 1, 1, 1, load_s=4, model="flux-dev")
+    hint = told(events, limits=Limits(max_resident_models=1))
+    assert hint.startswith("Loading models takes 40% of the time from a request to its result.")
+    assert "2 models take turns in room for 1" in hint
+    assert "INFERENCE_MCP_MAX_RESIDENT_MODELS" in hint
+
+
+def test_loads_though_all_models_fit_name_localai_s_watchdog() -> None:
+    """It drops what is idle."""
+    hint = told(waits(1, 1, 1, 1, 1, 1, 1, 1, load_s=4))
+    assert "LOCALAI_WATCHDOG_IDLE_TIMEOUT" in hint
+
+
+def test_models_that_fit_into_a_limit_are_not_its_fault() -> None:
+    """Two in room for two: something else drops them."""
+    events = waits(1, 1, 1, 1, load_s=4) + waits(1, 1, 1, 1, load_s=4, model="flux-dev")
+    hint = told(events, limits=Limits(max_resident_models=2))
+    assert "LOCALAI_WATCHDOG_IDLE_TIMEOUT" in hint
+
+
+@pytest.mark.parametrize("load_s", [None, 0.0, 1.0])
+def test_few_loads_need_no_advice(load_s: float | None) -> None:
+    """A seventh of the time, at most."""
+    assert told(waits(1, 1, 1, 1, 1, 1, 1, 1, load_s=load_s)) == ""
+
+
+def test_refused_requests_name_the_queue_s_room() -> None:
+    """S12."""
+    hint = told([rejected(10), rejected(20)])
+    assert hint.startswith("2 requests were refused for want of room in the queue in the last 10")
+    assert "INFERENCE_MCP_MAX_QUEUE" in hint
