@@ -84,9 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from inference_mcp.doctor import run_doctor
 
         return _run(partial(run_doctor, settings, as_json=options.json, probe=options.probe))
-    problem = logs.configure(settings.log_level, settings.log_file)
-    if problem:
-        logs.log("warning", "log.file", problem=problem)
+    logs.configure(settings.log_level, settings.log_file)
     from inference_mcp.server import serve_stdio
 
     sys.setswitchinterval(SWITCH_S)

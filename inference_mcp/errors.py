@@ -28,7 +28,6 @@ is served.
 
 from __future__ import annotations
 
-import traceback
 from pathlib import PurePath
 from typing import ClassVar
 
@@ -233,6 +232,10 @@ class SettingsError(Exception):
 
 def place(error: BaseException) -> str:
     """An exception as its type and where it was raised; never its text (it may quote)."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{where}"
+    last = error.__traceback__
+    if last is None:
+        return type(error).__name__
+    while last.tb_next is not None:  # by hand, for ``traceback`` reads the sources
+        last = last.tb_next
+    name = PurePath(last.tb_frame.f_code.co_filename).name
+    return f"{type(error).__name__} at {name}:{last.tb_lineno}"

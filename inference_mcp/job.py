@@ -72,7 +72,10 @@ JobResult: TypeAlias = TextResult | PictureResult
 
 @dataclass(slots=True, weakref_slot=True)
 class Job:
-    """One request's life. ``setback`` is why its last try is to be repeated."""
+    """One request's life. ``setback`` is why its last try is to be repeated.
+
+    ``request_id`` names the call that submitted it, in the log.
+    """
 
     id: str
     kind: RequestType
@@ -85,6 +88,7 @@ class Job:
     created: datetime
     parameters: dict[str, Any] = field(repr=False)
     request: GenerationRequest | None = field(repr=False)
+    request_id: str = ""
     admission: Admission | None = None
     attempts: int = 0
     preemptions: int = 0

@@ -115,15 +115,19 @@ class Jobs:
         self._ended: OrderedDict[str, int] = OrderedDict()
         self._kept_bytes = 0
 
-    async def submit(self, request: GenerationRequest, priority: Priority) -> Job:
+    async def submit(
+        self, request: GenerationRequest, priority: Priority, request_id: str = ""
+    ) -> Job:
         """Hand a request to the queue; it runs whether or not anybody waits.
+
+        ``request_id`` names the call in all that is told of the job.
 
         Raises:
             QueueFullError: no room (S12).
             ShuttingDownError: this process is ending.
         """
         self._drop_old()
-        job = self._new_job(request, priority)
+        job = self._new_job(request, priority, request_id)
         ticket = Ticket(
             job.id,
             job.kind,
@@ -362,7 +366,7 @@ class Jobs:
 
     # --- keeping ------------------------------------------------------------------------
 
-    def _new_job(self, request: GenerationRequest, priority: Priority) -> Job:
+    def _new_job(self, request: GenerationRequest, priority: Priority, request_id: str) -> Job:
         return Job(
             id=f"job-{secrets.token_hex(5)}",
             kind=request.kind,
@@ -375,6 +379,7 @@ class Jobs:
             created=self._now(),
             parameters=sanitized(request),
             request=request,
+            request_id=request_id,
         )
 
     def _drop_old(self) -> None:
@@ -401,6 +406,7 @@ class Jobs:
     def _facts(self, job: Job) -> dict[str, Any]:
         """What every event tells of a job."""
         return {
+            "request_id": job.request_id,
             "job_id": job.id,
             "kind": job.kind,
             "model": job.model,

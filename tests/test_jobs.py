@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from inference_mcp.errors import BackendBusyError, BackendFailedError, ShuttingDownError
-from inference_mcp.observe import JobRejected
+from inference_mcp.observe import JobEvent, JobFinished, JobPreempted, JobRejected, JobRetried
 from inference_mcp.requests import ChatRequest, Message, Priority, RequestType
 from tests.assembled import assembled, facts, texts
 from tests.fakes import FakeBackend
@@ -356,3 +356,42 @@ async def test_a_job_whose_model_rests_says_so(tmp_path: Path) -> None:
         result = await app.call("txt2txt", prompt="Hello", wait_seconds=5)
         assert facts(result)["state"] == "queued"
         assert "Nothing starts on qwen3-8b for another 95 s" in texts(result)[0]
+
+
+# --- the log ----------------------------------------------------------------------------
+
+
+async def test_each_event_of_a_job_names_the_call_that_submitted_it(tmp_path: Path) -> None:
+    """Whoever's call is served while it is told: a better request, a cancel, a full queue."""
+
+    async def report(number: float, line: str) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    def told(name: str) -> list[type[JobEvent]]:
+        return [type(event) for event in app.events if event.request_id == name]
+
+    backend = FakeBackend(held=True)
+    async with assembled(tmp_path, backend, max_queue=1, max_attempts=2, preemption="class") as app:
+
+        async def ask(name: str, **more: Any) -> Any:
+            given = {"prompt": "Hello", "wait_seconds": 0, **more}
+            return await app.tools.call("txt2txt", given, report, request_id=name)
+
+        first = await ask("first", priority="batch")
+        await anyio.wait_all_tasks_blocked()
+        await ask("second", priority="critical")
+        await anyio.wait_all_tasks_blocked()
+        await ask("third", priority="batch")
+        assert JobPreempted in told("first")
+        assert told("third") == [JobRejected]
+        await app.call("cancel_job", job_id=facts(first)["job_id"])
+        assert told("first")[-1] is JobFinished
+        for call in backend.calls:
+            call.let_go.set()
+        await anyio.wait_all_tasks_blocked()
+        backend.held = False
+        backend.failure = BackendBusyError("Busy.", "Wait.", transient=True)
+        await ask("fourth", wait_seconds=30)
+        assert JobRetried in told("fourth")
+        assert told("fourth")[-1] is JobFinished
+        assert {event.request_id for event in app.events} == {"first", "second", "third", "fourth"}

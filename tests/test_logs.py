@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 import pytest
 
 from inference_mcp.errors import place
-from inference_mcp.logs import EventLog, configure, log
+from inference_mcp.logs import EventLog, bound, configure, flush, log, unbound
 from inference_mcp.observe import JobEvent, JobFinished, JobRejected, JobStarted, JobSubmitted
 from inference_mcp.requests import Priority, RequestType
 
@@ -25,6 +28,7 @@ FACTS: dict[str, Any] = {
     "priority": Priority.BATCH,
     "at_s": 12.0,
     "timestamp": datetime(2026, 11, 23, tzinfo=UTC),
+    "request_id": "a-1:7",
 }
 
 
@@ -33,7 +37,10 @@ def _logging_as_before() -> Iterator[None]:
     """Logging belongs to the process: put back what ``configure`` changes."""
     root, ours = logging.getLogger(), logging.getLogger("inference_mcp")
     before = (root.handlers, root.level, ours.level, logging.raiseExceptions)
+    hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook, warnings.showwarning)
     yield
+    flush()
+    sys.excepthook, threading.excepthook, sys.unraisablehook, warnings.showwarning = hooks
     for handler in root.handlers:
         if handler not in before[0]:
             handler.close()
@@ -47,9 +54,12 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Callable[[], list[dict[str, Any
     """A function that gives the lines on stderr since it was last called."""
 
     def read() -> list[dict[str, Any]]:
+        assert flush(10)
         captured = capsys.readouterr()
         assert captured.out == "", "stdout belongs to the protocol"
-        return [json.loads(line) for line in captured.err.splitlines()]
+        found = [json.loads(line) for line in captured.err.splitlines()]
+        assert all(line.pop("pid") == os.getpid() for line in found)
+        return found
 
     return read
 
@@ -133,10 +143,10 @@ def test_a_line_break_in_a_fact_stays_in_its_line(lines: Any) -> None:
 @pytest.mark.parametrize(
     ("event", "expected"),
     [
-        (JobSubmitted(**FACTS), {"event": "job.submitted", "level": "info"}),
+        (JobSubmitted(**FACTS), {"event": "job.submitted", "level": "debug"}),
         (
             JobStarted(**FACTS, attempt=1, waited_s=0.12345),
-            {"event": "job.started", "level": "info", "attempt": 1, "waited_s": 0.123},
+            {"event": "job.started", "level": "debug", "attempt": 1, "waited_s": 0.123},
         ),
         (
             JobRejected(
@@ -151,15 +161,20 @@ def test_a_line_break_in_a_fact_stays_in_its_line(lines: Any) -> None:
                 granted=True,
                 attempt=1,
                 queue_s=1.0,
-                load_s=None,
+                load_s=0.5,
                 processing_s=2.0,
+                input_tokens=7,
+                output_tokens=9,
             ),
             {
                 "event": "job.completed",
                 "level": "info",
-                "attempt": 1,
+                "attempts": 1,
                 "queue_s": 1.0,
+                "load_s": 0.5,
                 "processing_s": 2.0,
+                "input_tokens": 7,
+                "output_tokens": 9,
             },
         ),
         (
@@ -178,7 +193,7 @@ def test_a_line_break_in_a_fact_stays_in_its_line(lines: Any) -> None:
             {
                 "event": "job.failed",
                 "level": "warning",
-                "attempt": 0,
+                "attempts": 0,
                 "queue_s": 1.0,
                 "error": "deadline_exceeded",
                 "message": "Its time was over.",
@@ -190,45 +205,117 @@ def test_each_event_of_a_job_is_one_line(
     event: JobEvent, expected: dict[str, Any], lines: Any
 ) -> None:
     """What was asked for is not in it, sanitized or not."""
-    configure("info", None)
+    configure("debug", None)
     EventLog()(event)
     [line] = lines()
     line.pop("timestamp")
-    common = {"job_id": "job-1", "type": "txt2img", "model": "flux-dev", "priority": "batch"}
+    common = {
+        "request_id": "a-1:7",
+        "job_id": "job-1",
+        "type": "txt2img",
+        "model": "flux-dev",
+        "priority": "batch",
+    }
     assert line == expected | common
 
 
 def test_a_log_file_gets_the_same_lines(tmp_path: Path, lines: Any) -> None:
     """Its folder is made; stderr gets them too."""
     file = tmp_path / "logs" / "inference.log"
-    assert configure("info", file) is None
+    configure("info", file)
     log("info", "server.started", model="größer")
-    written = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     told = lines()
-    assert [written[0].pop("timestamp"), told[0].pop("timestamp")]
+    written = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert written[0].pop("timestamp") == told[0].pop("timestamp")
+    assert written[0].pop("pid") == os.getpid()
     assert written == told == [{"event": "server.started", "level": "info", "model": "größer"}]
 
 
-def test_a_log_file_rotates(tmp_path: Path) -> None:
-    """Some files of some megabytes, and not one that fills a disk."""
-    file = tmp_path / "inference.log"
-    configure("critical", file)
-    logging.getLogger("inference_mcp").setLevel(logging.INFO)
-    for _ in range(24):
-        log("info", "padding", text="x" * 2**20)
-    files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ["inference.log", *(f"inference.log.{n}" for n in (1, 2, 3))]
-    assert all(path.stat().st_size <= 6 * 2**20 for path in tmp_path.iterdir())
-
-
-def test_a_file_that_cannot_be_written_is_told_without_its_path(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_told_once_without_its_path(
+    tmp_path: Path, lines: Any
+) -> None:
     """The server goes on with stderr alone."""
     occupied = tmp_path / "file"
     occupied.write_text("")
-    problem = configure("info", occupied / "inference.log")
-    assert problem is not None
-    assert problem.endswith(").")
-    assert str(tmp_path) not in problem
+    configure("info", occupied / "inference.log")
+    for number in range(300):  # more than go at once
+        log("info", "something", number=number)
+    told = lines()
+    [problem] = [line for line in told if line["event"] == "log.not_written"]
+    assert (problem["level"], problem["to"]) == ("warning", "file")
+    assert str(tmp_path) not in json.dumps(told)
+    assert len(told) == 301
+
+
+def test_all_lines_of_a_block_bear_what_is_bound(lines: Any) -> None:
+    """Also those that others log; what a block submits is named from then on."""
+    configure("debug", None)
+    with bound(request_id="a-1:7"):
+        log("info", "one")
+        EventLog()(JobSubmitted(**FACTS))
+        logging.getLogger("httpx").info("HTTP Request: %s", SECRET)
+        with unbound():
+            log("info", "of nobody")
+        log("info", "two")
+    log("info", "three")
+    told = [(each.get("request_id"), each.get("job_id")) for each in lines()]
+    both = ("a-1:7", "job-1")
+    assert told == [("a-1:7", None), both, both, (None, None), both, (None, None)]
+
+
+def test_an_events_own_request_is_in_force(lines: Any) -> None:
+    """A job may be ended while another request is served."""
+    configure("debug", None)
+    with bound(request_id="b-2:8", job_id="job-2"):
+        EventLog()(JobStarted(**FACTS, attempt=1, waited_s=0.0))
+    [line] = lines()
+    assert (line["request_id"], line["job_id"]) == ("a-1:7", "job-1")
+
+
+def test_what_others_put_together_is_withheld(lines: Any) -> None:
+    """The event loop quotes an exception's text; what stands in their code is told."""
+    configure("debug", None)
+    others = logging.getLogger("asyncio")
+    others.warning(f"Task exception was never retrieved: {SECRET}")
+    others.warning(SECRET)
+    others.info(f"Chatty: {SECRET}")  # nothing is left to be told
+    told = lines()
+    assert [line["event"] for line in told] == ["(text withheld)"] * 2
+    assert all(line["place"].startswith("test_logs.py:") for line in told)
+
+
+def test_what_python_would_print_is_a_line(lines: Any) -> None:
+    """An uncaught fault, one in a thread or a finalizer, a warning: no text, no traceback."""
+    configure("info", None)
+
+    def fail() -> None:
+        raise ValueError(SECRET)
+
+    class Failing:
+        def __del__(self) -> None:
+            raise ValueError(SECRET)
+
+    try:
+        fail()
+    except ValueError as error:
+        sys.excepthook(ValueError, error, error.__traceback__)
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    Failing()
+    with warnings.catch_warnings():  # puts ``showwarning`` back at its end
+        configure("info", None)
+        warnings.simplefilter("default")
+        warnings.warn(SECRET, stacklevel=1)
+    told = lines()
+    assert [line["event"] for line in told] == [
+        "server.crashed",
+        "thread.fault",
+        "finalizer.fault",
+        "python.warning",
+    ]
+    assert SECRET not in json.dumps(told)
+    assert all("test_logs.py:" in json.dumps(line) for line in told)
 
 
 def test_a_stderr_that_is_gone_harms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,3 +334,4 @@ def test_a_stderr_that_is_gone_harms_nothing(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "stderr", Closed())
     configure("info", None)
     log("info", "server.started")
+    assert flush(10)

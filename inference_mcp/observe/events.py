@@ -29,7 +29,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobEvent:
-    """What all events tell. ``at_s`` is monotonic; ``timestamp`` is UTC, for people."""
+    """What all events tell. ``at_s`` is monotonic; ``timestamp`` is UTC, for people.
+
+    ``request_id`` names the call that submitted the job, in the log.
+    """
 
     job_id: str
     kind: RequestType
@@ -37,6 +40,7 @@ class JobEvent:
     priority: Priority
     at_s: float
     timestamp: datetime
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

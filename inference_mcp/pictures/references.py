@@ -76,9 +76,14 @@ Reference: TypeAlias = PathReference | StoredReference | DataReference
 
 
 def label_of(reference: str) -> str:
-    """How an error names the picture to the caller who named it; never a whole data URI."""
+    """How an error names the picture to the caller who named it; never a whole data URI, and of
+    a URL its scheme alone, for the rest may hold a password or a token.
+    """  # noqa: D205  # one sentence
     if reference[:5].lower() == "data:":
         return "in the data: URI"
+    url = _SCHEME.match(reference)
+    if url is not None and url[1].lower() not in ("inference", "file"):
+        reference = f"{url[0]}…"
     shown = "".join(c if c.isprintable() else "�" for c in reference[: _MAX_LABEL_CHARS + 1])
     return f'"{shown[:_MAX_LABEL_CHARS]}{"…" if len(shown) > _MAX_LABEL_CHARS else ""}"'
 

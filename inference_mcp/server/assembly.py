@@ -10,7 +10,7 @@ import importlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 
 from inference_mcp import __version__
 from inference_mcp.backend import InferenceBackend
-from inference_mcp.errors import InferenceError, place
+from inference_mcp.errors import InferenceError, QueueError, place
 from inference_mcp.jobs import Jobs
 from inference_mcp.logs import EventLog, log
 from inference_mcp.observe import JobEvent, Metrics, Observer
@@ -29,6 +29,7 @@ from inference_mcp.pictures.store import PictureStore
 from inference_mcp.scheduling.protocols import Scheduler
 from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits
+from inference_mcp.server.calls import Calls
 from inference_mcp.server.link import Link
 from inference_mcp.server.roots import HostRoots
 from inference_mcp.server.siblings import Siblings
@@ -59,6 +60,7 @@ class App:
     jobs: Jobs
     warm_up: Callable[[], None]
     learned: Callable[[], Awaitable[None]]
+    calls: Calls = field(default_factory=Calls)
 
 
 @asynccontextmanager
@@ -128,6 +130,7 @@ def _app(
         preview=settings.preview,
         now=lambda: datetime.now(UTC),
         on_fault=_log_fault,
+        on_refusal=_log_refusal,
         memory=memory.facts,
     )
     warm_up = _once(partial(tasks.start_soon, _warm_up, base_url, link, scheduler))
@@ -232,3 +235,9 @@ async def _warm_up(base_url: str, link: Link, scheduler: Scheduler) -> None:
 
 def _log_fault(tool: str, error: Exception) -> None:
     log("error", "tool.fault", tool=tool, exception=place(error))
+
+
+def _log_refusal(tool: str, error: InferenceError) -> None:
+    """Its code alone: what it says may name a path. The queue tells of its own refusals."""
+    level = "debug" if isinstance(error, QueueError) else "info"
+    log(level, "call.refused", tool=tool, error=error.code)

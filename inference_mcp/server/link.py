@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 
 from inference_mcp.backend import InferenceBackend
 from inference_mcp.errors import InferenceError, place
-from inference_mcp.logs import log
+from inference_mcp.logs import log, unbound
 
 __all__ = ["LEARN_EVERY_S", "LEARN_WAIT_S", "Link", "Tell"]
 
@@ -57,7 +57,8 @@ class Link:
         if self._is_due():
             self._asked_at = anyio.current_time()
             self._answered = anyio.Event()
-            self._tasks.start_soon(self._learn, self._made, self._answered, name="learn memory")
+            with unbound():
+                self._tasks.start_soon(self._learn, self._made, self._answered, name="learn memory")
         return self._made
 
     async def learned(self) -> None:
@@ -72,11 +73,26 @@ class Link:
 
     async def load_model(self, model: str, *, timeout_s: float) -> bool:
         """See ``scheduling.scheduler.ModelControl``."""
-        return await (await self()).load_model(model, timeout_s=timeout_s)
+        with unbound():  # a load serves all that wait for its model
+            backend = await self()
+            began = anyio.current_time()
+            try:
+                permitted = await backend.load_model(model, timeout_s=timeout_s)
+            except InferenceError as error:
+                log("warning", "model.not_loaded", model=model, error=error.code)
+                raise
+            if permitted:
+                took_s = round(anyio.current_time() - began, 3)
+                log("info", "model.loaded", model=model, load_s=took_s)
+            return permitted
 
     async def unload_model(self, model: str) -> bool:
         """See ``scheduling.scheduler.ModelControl``."""
-        return await (await self()).unload_model(model)
+        with unbound():
+            dropped = await (await self()).unload_model(model)
+            if dropped:
+                log("info", "model.unloaded", model=model)
+            return dropped
 
     async def aclose(self) -> None:
         """Close the client, if there is one."""

@@ -15,8 +15,11 @@ import mcp_types as types
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
+from pydantic import ValidationError
 
 from inference_mcp import __version__
+from inference_mcp.errors import place
+from inference_mcp.logs import log
 from inference_mcp.requests import RequestType
 from inference_mcp.server.assembly import App
 from inference_mcp.surface.resources import UnknownResourceError
@@ -57,7 +60,7 @@ def build_server(app: App) -> Server[App]:
         on_read_resource=_read_resource,
         on_completion=_complete,
     )
-    server.middleware.append(_hear_notifications)
+    server.middleware += [_hide_faults, _hear_notifications]
     return server
 
 
@@ -76,6 +79,13 @@ async def _list_tools(
 async def _call_tool(ctx: _Context, params: types.CallToolRequestParams) -> types.CallToolResult:
     if params.name not in TOOL_NAMES:
         raise MCPError(types.INVALID_PARAMS, f"Unknown tool. There are: {', '.join(TOOL_NAMES)}.")
+    with ctx.lifespan_context.calls.told(ctx.request_id, params) as request_id:
+        return await _call_known_tool(ctx, params, request_id)
+
+
+async def _call_known_tool(
+    ctx: _Context, params: types.CallToolRequestParams, request_id: str
+) -> types.CallToolResult:
 
     async def report(progress: float, message: str) -> None:
         await ctx.session.report_progress(progress, None, message)
@@ -85,9 +95,25 @@ async def _call_tool(ctx: _Context, params: types.CallToolRequestParams) -> type
         await app.learned()
     submitted = partial(app.cancels.submitted, ctx.request_id)
     offered = partial(app.roots.get, ctx.session)
-    result = await app.tools.call(params.name, params.arguments, report, submitted, offered)
+    result = await app.tools.call(
+        params.name, params.arguments, report, submitted, offered, request_id
+    )
     app.cancels.answered(ctx.request_id)
     return result
+
+
+async def _hide_faults(ctx: _Context, call_next: CallNext) -> HandlerResult:
+    """A fault of this server's own: the SDK would send its text, which may quote anything."""
+    try:
+        return await call_next(ctx)
+    except (MCPError, ValidationError):  # made to be sent; the SDK sends no text of the other
+        raise
+    except Exception as error:
+        log("error", "request.fault", exception=place(error))
+        raise MCPError(types.INTERNAL_ERROR, _FAULT) from None
+
+
+_FAULT = "This server failed on the request through a fault of its own; its log tells where."
 
 
 async def _hear_notifications(ctx: _Context, call_next: CallNext) -> HandlerResult:

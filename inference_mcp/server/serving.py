@@ -22,7 +22,7 @@ from mcp.server.stdio import stdio_server
 
 from inference_mcp.errors import place
 from inference_mcp.jobs import Jobs
-from inference_mcp.logs import log
+from inference_mcp.logs import flush, log
 from inference_mcp.server.assembly import GRACE_S, open_app
 from inference_mcp.server.protocol import build_server
 from inference_mcp.server.stdio import Host
@@ -33,9 +33,13 @@ __all__ = ["serve_stdio"]
 ANSWER_S = 0.4
 """What the last answers may take to be made, once all jobs have ended."""
 
-END_S = 1.5
+END_S = 1.4
 """What an end may take in all: hosts send SIGTERM 2 s after they closed stdin, and S20 allows
 1.8 s. ``GRACE_S``, ``ANSWER_S`` and the closing of connections fit into it."""
+
+LAST_S = 0.1
+"""What the last lines of the log may take where the end was not an orderly one. With ``END_S``
+it is 0.3 s below S20's limit."""
 
 LEAVE_S = 0.2
 """What the interpreter may take to end, once nothing is left to be done."""
@@ -57,10 +61,14 @@ class _End:
     def within(self, seconds: float) -> None:
         """See to it that the process is gone by then, from any thread; the earliest counts.
 
-        Nothing is flushed: each line of the log was when it was written, and a log that
-        nobody reads would hang here as it may hang elsewhere.
+        The log gets a moment for its last lines and no more: one that nobody reads may hang.
         """
-        timer = threading.Timer(seconds, lambda: os._exit(self.code))
+
+        def leave() -> None:
+            flush(LAST_S)
+            os._exit(self.code)
+
+        timer = threading.Timer(seconds, leave)
         timer.daemon = True
         timer.start()
 
@@ -83,6 +91,7 @@ async def serve_stdio(settings: Settings, *, simulate: bool) -> None:
             end.code = 1
             log("critical", "server.failed", exception=place(fault))
     log("info", "server.stopped")
+    flush()
     end.within(LEAVE_S)
     if end.code:
         sys.exit(end.code)

@@ -19,7 +19,7 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from inference_mcp.logs import log
+from inference_mcp.logs import log, unbound
 from inference_mcp.scheduling.protocols import Admission, QueueSnapshot, Scheduler, Sharing, Watcher
 from inference_mcp.scheduling.scheduler import ModelControl
 from inference_mcp.scheduling.state import Limits, Ticket
@@ -67,7 +67,8 @@ class Siblings:
                     follows_localai=self._follows_localai,
                     tell=_tell,
                 )
-                made.start()
+                with unbound():
+                    made.start()
                 self._made = made
                 for loaded, memory_limit in self._learned:
                     made.learn(loaded, memory_limit)

@@ -100,13 +100,15 @@ class Host:
             found.put(None)  # lets go of the thread that waits for it
 
     def _read_ahead(self, found: SimpleQueue[_Read]) -> None:
-        with suppress(OSError, ValueError):  # a terminal that is gone, or a descriptor closed
-            while line := _read_line(self._lines):
-                message = read_message(line)
-                if message is not None:
-                    found.put(message)
-        self._on_end()
-        found.put(None)
+        try:
+            with suppress(OSError, ValueError):  # a terminal that is gone, or a descriptor closed
+                while line := _read_line(self._lines):
+                    message = read_message(line)
+                    if message is not None:
+                        found.put(message)
+        finally:  # also after a fault of our own: better gone than deaf
+            self._on_end()
+            found.put(None)
 
     def _hand_over(self, message: types.JSONRPCMessage) -> None:
         if isinstance(message, types.JSONRPCRequest):

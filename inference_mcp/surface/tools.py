@@ -49,13 +49,14 @@ model must be chosen, and a list of LocalAI's models may have to be fetched for 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who called: where its progress goes, who is told which job its call submitted, and the
-    folders that it offers.
+    """Who called: where its progress goes, who is told which job its call submitted, the
+    folders that it offers, and the name of its call in the log.
     """  # noqa: D205  # one sentence
 
     report: Report
     submitted: Callable[[Job], None]
     offered: Offered
+    request_id: str
 
 
 _Handler: TypeAlias = Callable[[Mapping[str, Any], Caller], Awaitable[CallToolResult]]
@@ -67,7 +68,8 @@ _T = TypeVar("_T")
 class Tools:
     """The tools over their collaborators. ``wait_s`` is the longest wait of one call.
 
-    ``memory`` tells how many models LocalAI may hold at once.
+    ``memory`` tells how many models LocalAI may hold at once; ``on_refusal`` hears of calls that
+    were answered with an error and began nothing, ``on_fault`` of this server's own faults.
     """
 
     backend: Callable[[], Awaitable[InferenceBackend]]
@@ -82,6 +84,7 @@ class Tools:
     now: Callable[[], datetime]
     on_fault: Callable[[str, Exception], None]
     memory: Callable[[], MemoryFacts] = MemoryFacts
+    on_refusal: Callable[[str, InferenceError], None] = lambda tool, error: None
 
     async def call(
         self,
@@ -90,12 +93,14 @@ class Tools:
         report: Report,
         submitted: Callable[[Job], None] = lambda job: None,
         offered: Offered = nothing,
+        request_id: str = "",
     ) -> CallToolResult:
         """Run one tool. Raises ``KeyError`` for a name that is none of ``TOOL_NAMES``."""
         handler = self._handlers()[name]
         try:
-            return await handler(arguments or {}, Caller(report, submitted, offered))
+            return await handler(arguments or {}, Caller(report, submitted, offered, request_id))
         except InferenceError as error:
+            self.on_refusal(name, error)
             return error_result(error)
         except Exception as error:
             self.on_fault(name, error)
@@ -144,7 +149,7 @@ class Tools:
         until = anyio.current_time() + wait_s
 
         request = await prepare(_Chooser(self.backend, max(wait_s, MIN_PREPARE_S)))
-        job = await self.jobs.submit(request, given.priority)
+        job = await self.jobs.submit(request, given.priority, caller.request_id)
         caller.submitted(job)
         left_s = max(0.0, until - anyio.current_time())
         await wait(job, left_s, caller.report, self.jobs)

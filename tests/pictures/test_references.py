@@ -195,5 +195,6 @@ def test_a_label_is_short_printable_and_never_a_data_uri() -> None:
     """An error may be shown in a terminal, and must not carry megabytes back."""
     assert label_of(data_uri(bytes(1000))) == "in the data: URI"
     assert label_of("/srv/x.png") == '"/srv/x.png"'
+    assert label_of("https://me:secret@x/y.png?token=secret") == '"https:…"'
     assert label_of("a\x1b\nb") == '"a��b"'
     assert len(label_of("a" * 10_000)) < 200
