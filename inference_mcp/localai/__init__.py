@@ -17,6 +17,15 @@ and no files. Inside:
     ``transport``        HTTP on its way: the one place that imports httpx
     ``client``           the Protocol's methods; only these two do I/O
 
+The attacker at this door is LocalAI, or whoever answers in its place: a proxy, a router's login
+page, another program on its port. It gets what it is meant to get, prompts, pictures and the
+key, and no more: the key goes to the configured address alone (no redirect is followed, none of
+its URLs is fetched), and only over the connection that this address names. What it sends is
+bounded before it is kept (headers, lines, bodies, unpacked sizes), shaped before it is used, and
+never run. Of its words only a chat's text, a picture's pixels, its version and the names of its
+models are shown, and none of these chooses a path or a program. What it says of times, limits
+and progress is cut to what can be. What it can still do is lie about its work, and refuse it.
+
 httpx takes tens of milliseconds to import, so nothing here is imported by this file.
 
 LocalAI lies. Its traps, as seen on a running LocalAI 4.9, by number, each with where it is

@@ -24,6 +24,20 @@ S23 Another takes over within a second: the lease table goes to all before a gra
     numbers, an arbiter that hangs is left and finds itself deposed
                                                                 ``desk``, ``member``, ``shared``
 
+The attackers at this door are other users of the machine, and a process of one's own user that
+speaks nonsense: an older version, a broken one, one that an attacker has taken.
+
+- Nobody else gets in: the folder and its socket are for their owner alone, which is looked at
+  before they are used (a link, a stranger's folder, loose rights: no sharing); over TCP, where
+  sockets have no rights, both sides prove a secret from the private folder without sending it.
+- Who is in can take and hold leases, and so wait or starve the queue, as it could by calling
+  LocalAI itself; it cannot read a prompt, an answer, a picture or a key, for none passes here.
+- Each message is parsed by a strict shape, bounded in size, number and rate of seats; nonsense
+  costs its sender the seat and the others nothing. A number, a name or a time that it tells
+  steers its own requests alone, and a load that it hangs ends with its time limit.
+- An arbiter that lies or hangs can starve its members for 3 s before they leave it; what it
+  grants them is still their own call with their own key.
+
 Nothing runs in the background when no server does, and nothing beats while nothing is pending.
 Above is ``server``; below are ``scheduling`` and the records.
 """
