@@ -431,7 +431,7 @@ async def test_what_waits_and_runs_can_be_seen_at_any_time(tmp_path: Path) -> No
 
 def opened(kept: Kept, flushed: list[str]) -> Callable[[], Opened]:
     """What the thread works with."""
-    return lambda: (kept.recorder, lambda: flushed.append(threading.current_thread().name))
+    return lambda: Opened(kept.recorder, lambda: flushed.append(threading.current_thread().name))
 
 
 def test_events_are_worked_on_in_a_thread_and_delivered_at_the_end() -> None:
@@ -469,7 +469,7 @@ def test_a_job_becomes_a_part_of_the_trace_in_which_it_was_submitted() -> None:
 async def test_the_end_waits_for_a_delivery_that_hangs_no_longer_than_it_may() -> None:
     """S20: the thread is left behind, and nothing more is taken in."""
     let_go = threading.Event()
-    telemetry = Telemetry(lambda: (Kept().recorder, lambda: let_go.wait(30)))
+    telemetry = Telemetry(lambda: Opened(Kept().recorder, lambda: let_go.wait(30)))
     try:
         with anyio.fail_after(5):
             async with anyio.create_task_group() as tasks:
