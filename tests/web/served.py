@@ -136,10 +136,18 @@ def last(answer: httpx.Response) -> dict[str, Any]:
 
 @asynccontextmanager
 async def served(
-    url: str, folder: Path, *arguments: str, program: str = "", **settings: object
+    url: str,
+    folder: Path,
+    *arguments: str,
+    program: str = "",
+    variables: Mapping[str, str] | None = None,
+    **settings: object,
 ) -> AsyncIterator[Served]:
-    """Start ``serve`` before a LocalAI; ``program`` is run instead of the module, if given."""
-    env = environment(url, folder, **{"HOME": str(folder), **settings})
+    """Start ``serve`` before a LocalAI.
+
+    ``program`` is run instead of the module, if given; ``variables`` have no prefix.
+    """
+    env = environment(url, folder, **{"HOME": str(folder), **settings}) | {**(variables or {})}
     command = [COMMAND[0], "-c", program] if program else COMMAND
     stderr = folder / "stderr"
     with stderr.open("wb") as errlog, anyio.fail_after(50):
