@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from tests.processes import COMMAND, environment
 
-__all__ = ["ERAS", "Served", "Wire", "served", "until"]
+__all__ = ["ERAS", "Served", "Wire", "calling", "last", "served", "started", "until"]
 
 ERAS = ["legacy", "2026-07-28"]
 """How the SDK's client is told which of the two it must speak."""
@@ -127,8 +128,6 @@ def calling(id_: int, tool: str, **arguments: Any) -> dict[str, Any]:
 
 def last(answer: httpx.Response) -> dict[str, Any]:
     """The last message of an event stream."""
-    import json
-
     lines = [line for line in answer.text.splitlines() if line.startswith("data: ")]
     found: dict[str, Any] = json.loads(lines[-1].removeprefix("data: "))
     return found
@@ -139,16 +138,22 @@ async def served(
     url: str,
     folder: Path,
     *arguments: str,
-    program: str = "",
-    variables: Mapping[str, str] | None = None,
     **settings: object,
 ) -> AsyncIterator[Served]:
-    """Start ``serve`` before a LocalAI.
+    """Start ``serve`` before a LocalAI."""
+    starting = started(COMMAND, url, folder, *arguments, **settings)
+    async with starting as server:
+        yield server
 
-    ``program`` is run instead of the module, if given; ``variables`` have no prefix.
-    """
-    env = environment(url, folder, **{"HOME": str(folder), **settings}) | {**(variables or {})}
-    command = [COMMAND[0], "-c", program] if program else COMMAND
+
+@asynccontextmanager
+async def started(
+    command: Sequence[str], url: str, folder: Path, *arguments: str, **settings: object
+) -> AsyncIterator[Served]:
+    """The same of a program of the test's own; what begins with ``OTEL_`` is named so."""
+    env = environment(url, folder, HOME=folder, **settings)
+    for name in [each for each in settings if each.startswith("OTEL_")]:
+        env[name] = env.pop(f"INFERENCE_MCP_{name}")
     stderr = folder / "stderr"
     with stderr.open("wb") as errlog, anyio.fail_after(50):
         async with await anyio.open_process(

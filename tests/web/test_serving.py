@@ -58,11 +58,11 @@ async def test_all_four_types_work_over_http(era: str, url: str, tmp_path: Path)
     """With pictures on disk, as resources, and progress on the way."""
     lines: list[str] = []
 
-    async def progress(number: float, total: float | None, message: str | None) -> None:
+    async def told_of(progress: float, total: float | None, message: str | None) -> None:
         lines.append(message or "")
 
     async with served(url, tmp_path) as server, server.host(era) as client:
-        told = await client.call_tool("txt2txt", {"prompt": "Hello"}, progress_callback=progress)
+        told = await client.call_tool("txt2txt", {"prompt": "Hello"}, progress_callback=told_of)
         assert texts(told)
         assert not told.is_error
         made = facts(await client.call_tool("txt2img", {"prompt": "a fox", "width": 64}))
@@ -81,12 +81,11 @@ async def test_all_four_types_work_over_http(era: str, url: str, tmp_path: Path)
 async def test_one_queue_serves_http_and_stdio(world: World, url: str, tmp_path: Path) -> None:
     """S21: what a host over stdio started holds back what comes over HTTP, and is seen there."""
     world.hold(CHAT)
-    sharing = {"SHARE": "auto"}
     for name in ("web", "stdio"):
         (tmp_path / name).mkdir()
     async with (
-        served(url, tmp_path / "web", **sharing) as server,
-        host(url, tmp_path / "stdio", **sharing) as other,
+        served(url, tmp_path / "web", SHARE="auto") as server,
+        host(url, tmp_path / "stdio", SHARE="auto") as other,
         server.http() as http,
         server.host("legacy") as client,
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from inference_mcp.server.stdio import MAX_LINE_BYTES
 from inference_mcp.simulator.running import running
 from inference_mcp.web.site import OpenCalls
 from tests.simulator.serving import recorded_world
-from tests.web.served import Served, served
+from tests.web.served import Served, served, started
 
-WITHOUT = """
+PROGRAM = """
 import sys
 class Without:
     def find_spec(self, name, path=None, target=None):
@@ -28,6 +29,8 @@ sys.meta_path.insert(0, Without())
 from inference_mcp.cli import main
 sys.exit(main(sys.argv[1:]))
 """
+WITHOUT = [sys.executable, "-c", PROGRAM]
+"""The program, where the extra is not installed."""
 
 
 @pytest.fixture
@@ -275,7 +278,7 @@ async def test_a_scraper_may_ask_for_open_metrics(url: str, tmp_path: Path) -> N
 
 async def test_without_the_extra_only_the_metrics_are_missing(url: str, tmp_path: Path) -> None:
     """501, with what to install; the rest works."""
-    async with served(url, tmp_path, program=WITHOUT) as server, server.http() as http:
+    async with started(WITHOUT, url, tmp_path) as server, server.http() as http:
         answer = await http.get("/metrics")
         assert answer.status_code == 501
         assert "pip install 'inference-mcp[otel]'" in answer.text
@@ -286,7 +289,6 @@ async def test_without_the_extra_only_the_metrics_are_missing(url: str, tmp_path
 
 async def test_who_turned_the_sdk_off_is_reminded(url: str, tmp_path: Path) -> None:
     """An empty answer would be taken for a queue at rest."""
-    off = {"OTEL_SDK_DISABLED": "true"}
-    async with served(url, tmp_path, variables=off) as server, server.http() as http:
+    async with served(url, tmp_path, OTEL_SDK_DISABLED="true") as server, server.http() as http:
         answer = await http.get("/metrics")
         assert (answer.status_code, "OTEL_SDK_DISABLED" in answer.text) == (501, True)
