@@ -95,10 +95,10 @@ class Wire:
         default_factory=lambda: {"Accept": "application/json, text/event-stream"}
     )
 
-    async def initialize(self) -> None:
+    async def initialize(self, **capabilities: Any) -> None:
         """The handshake."""
         info = {"name": "test", "version": "1"}
-        params = {"protocolVersion": VERSION, "capabilities": {}, "clientInfo": info}
+        params = {"protocolVersion": VERSION, "capabilities": capabilities, "clientInfo": info}
         answer = await self.post(
             {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
         )

@@ -23,7 +23,7 @@ from tests.assembled import facts, texts
 from tests.fakes import png
 from tests.processes import COMMAND, environment, host
 from tests.simulator.serving import recorded_world
-from tests.web.served import ERAS, Served, calling, last, served, until
+from tests.web.served import ERAS, Served, Wire, calling, last, served, until
 
 CHAT, IMAGE = "qwen3-8b", "flux-dev"
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such signals")
@@ -132,6 +132,31 @@ async def test_each_session_has_roots_of_its_own(url: str, tmp_path: Path) -> No
             assert "[image_rejected]" in texts(await second.call_tool("img2txt", asked))[0]
 
 
+async def test_a_host_is_asked_beside_its_own_call(url: str, tmp_path: Path) -> None:
+    """For its roots: one that keeps no stream open besides hears it nowhere else."""
+    own, project = tmp_path / "own", tmp_path / "project"
+    for folder in (own, project):
+        folder.mkdir()
+    picture = project / "photo.png"
+    picture.write_bytes(png())
+    async with served(url, own) as server, server.http() as http:
+        wire = Wire(http)
+        await wire.initialize(roots={})
+        message = calling(1, "img2txt", image=str(picture))
+        told: list[dict[str, Any]] = []
+        async with http.stream("POST", "/mcp", json=message, headers=wire.headers) as stream:
+            async for line in stream.aiter_lines():
+                if not line.startswith("data: "):
+                    continue
+                told.append(json.loads(line.removeprefix("data: ")))
+                if told[-1].get("method") == "roots/list":
+                    result = {"roots": [{"uri": project.as_uri()}]}
+                    answer = {"jsonrpc": "2.0", "id": told[-1]["id"], "result": result}
+                    assert (await wire.post(answer)).status_code == 202
+    assert told[0]["method"] == "roots/list"
+    assert not told[-1]["result"].get("isError")
+
+
 # --- cancels (S17) ----------------------------------------------------------------------------
 
 
@@ -147,23 +172,25 @@ async def test_two_sessions_may_number_their_calls_alike(
         server.wire() as second,
         anyio.create_task_group() as tasks,
     ):
-        answers: list[dict[str, Any]] = []
+        answers: dict[str, dict[str, Any]] = {}
 
-        async def ask(wire: Any) -> None:
-            answers.append(await wire.call(7, "txt2txt", prompt="Hello"))
+        async def ask(name: str, wire: Wire) -> None:
+            answers[name] = await wire.call(7, "txt2txt", prompt="Hello")
 
-        tasks.start_soon(ask, first)
-        tasks.start_soon(ask, second)
+        for number, (name, wire) in enumerate((("first", first), ("second", second)), start=1):
+            tasks.start_soon(ask, name, wire)
+            with anyio.fail_after(10):
+                await world.wait_for_event("stream_start", count=number)
+        await first.tell("notifications/cancelled", requestId=7, reason="User stopped")
         with anyio.fail_after(10):
-            await world.wait_for_event("stream_start", count=2)
-            await second.tell("notifications/cancelled", requestId=7, reason="User stopped")
             await world.wait_for_event("stream_cancelled")
-            await until(lambda: len(answers) == 1)
-        assert answers[0]["error"]["code"] == -32800, "the one that was cancelled"
+        await until(lambda: list(answers) == ["first"])
+        assert answers["first"]["error"]["code"] == -32800
         assert sorted((await states(first.http)).values()) == ["cancelled", "processing"]
         world.release(CHAT)
         await until(lambda: len(answers) == 2)
-    assert answers[1]["result"]["content"]
+    assert not answers["second"]["result"].get("isError")
+    assert len(world.events_of("stream_cancelled")) == 1
 
 
 async def test_a_host_s_time_out_leaves_its_job_alone(
@@ -425,6 +452,20 @@ def test_the_token_is_shown_to_who_asks_and_kept(tmp_path: Path) -> None:
     [file] = tmp_path.rglob("serve-token")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the folder there is the user's own")
+async def test_a_new_token_shuts_out_the_old(url: str, tmp_path: Path) -> None:
+    """From the start that was asked for it on; the next one keeps it."""
+    tokens: list[str] = []
+    for arguments in ((), ("--new-token",), ()):
+        async with served(url, tmp_path, *arguments) as server, server.http() as http:
+            tokens.append(server.token)
+            assert (await http.get("/queue-status")).status_code == 200
+            old = {"Authorization": f"Bearer {tokens[0]}"}
+            status = (await http.get("/queue-status", headers=old)).status_code
+            assert status == (200 if server.token == tokens[0] else 401)
+    assert tokens[0] != tokens[1] == tokens[2]
 
 
 async def test_the_token_is_told_nowhere(url: str, tmp_path: Path) -> None:
