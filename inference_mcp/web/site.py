@@ -21,7 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inference_mcp.errors import place
 from inference_mcp.logs import log
@@ -49,7 +49,7 @@ class OpenCalls:
             return
         self._open += 1
         try:
-            await self._mcp(scope, receive, send)
+            await self._mcp(scope, _whole(receive), send)
         finally:
             self._open -= 1
             self._changed.set()
@@ -59,6 +59,21 @@ class OpenCalls:
         """Wait until every call has its answer."""
         while self._open:
             await self._changed.wait()
+
+
+def _whole(receive: Receive) -> Receive:
+    """A request that breaks off in its body is nobody's any more; the SDK takes it for a fault."""
+    complete = False
+
+    async def received() -> Message:
+        nonlocal complete
+        message = await receive()
+        if message["type"] == "http.disconnect" and not complete:
+            raise ClientDisconnect
+        complete = complete or not message.get("more_body", False)
+        return message
+
+    return received
 
 
 def build_site(app: App, mcp: ASGIApp, token: str) -> ASGIApp:

@@ -174,7 +174,7 @@ async def test_who_leaves_in_the_middle_of_a_request_is_no_fault(url: str, tmp_p
                 )
         async with server.http() as http:
             assert (await http.get("/health")).status_code == 200
-        assert "fault" not in server.stderr.read_text(encoding="utf-8")
+        assert '"error"' not in server.stderr.read_text(encoding="utf-8")
 
 
 # --- monitoring ---------------------------------------------------------------------------------
