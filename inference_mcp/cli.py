@@ -11,12 +11,17 @@ import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from inference_mcp import __version__
-from inference_mcp.errors import SettingsError
+from inference_mcp.errors import SettingsError, StartError
+
+if TYPE_CHECKING:
+    from inference_mcp.settings import Settings
 
 __all__ = ["main"]
 
+CANNOT_START = 1
 BAD_SETTINGS = 2
 INTERRUPTED = 130
 """What shells expect of a program that Ctrl-C ended."""
@@ -68,8 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         settings = load_settings()
+        port = _port(options.port) if options.command == "serve" else 0
     except SettingsError as error:
-        print(f"inference-mcp: {error}", file=sys.stderr)  # noqa: T201
+        _say(str(error))
         return BAD_SETTINGS
 
     import anyio
@@ -84,13 +90,68 @@ def main(argv: Sequence[str] | None = None) -> int:
         from inference_mcp.doctor import run_doctor
 
         return _run(partial(run_doctor, settings, as_json=options.json, probe=options.probe))
+    if options.command == "serve" and options.print_token:
+        return _print_token(new=options.new_token)
     logs.configure(settings.log_level, settings.log_file)
+    sys.setswitchinterval(SWITCH_S)
+    if options.command == "serve":
+        return _serve(settings, options, port)
     from inference_mcp.server import serve_stdio
 
-    sys.setswitchinterval(SWITCH_S)
     with contextlib.suppress(KeyboardInterrupt):  # before signals are heard, or where none are
         anyio.run(partial(serve_stdio, settings, simulate=options.simulate))
     return 0
+
+
+def _serve(settings: Settings, options: argparse.Namespace, port: int) -> int:
+    """Serve over HTTP; what a person needs to know comes once it listens."""
+    import anyio
+
+    from inference_mcp.web import open_doors, serve_http
+
+    try:
+        doors = open_doors(port, new_token=options.new_token)
+    except StartError as error:
+        _say(str(error))
+        return CANNOT_START
+    ready = partial(_say, _SERVING.format(url=doors.url, file=doors.token_file))
+    with contextlib.suppress(KeyboardInterrupt):
+        anyio.run(partial(serve_http, settings, doors, simulate=options.simulate, ready=ready))
+    return 0
+
+
+_SERVING = """\
+serving MCP at {url}/mcp
+  Each request must bear the header "Authorization: Bearer TOKEN".
+  The token is in {file}
+  To see it: inference-mcp serve --print-token
+  Monitoring, with the same header: {url}/health, /queue-status, /metrics"""
+
+
+def _print_token(*, new: bool) -> int:
+    """The token alone on stdout, for a shell to fill in; the one case in which it is shown."""
+    from inference_mcp.web.tokens import keep_token, token_file
+
+    try:
+        token = keep_token(token_file(), new=new)
+    except StartError as error:
+        _say(str(error))
+        return CANNOT_START
+    if new:
+        _say("A server that runs keeps to the old token until it is started again.")
+    print(token)  # noqa: T201
+    return 0
+
+
+def _port(text: str) -> int:
+    """Raises ``SettingsError`` for what is no port."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
+        raise SettingsError("--port takes a number from 0 to 65535; 0 takes any free port.")
+    return int(text)
+
+
+def _say(text: str) -> None:
+    print(f"inference-mcp: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _run(command: Callable[[], Awaitable[int]]) -> int:
@@ -113,12 +174,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"inference-mcp {__version__}")
-    parser.add_argument(
-        "--simulate",
-        action="store_true",
-        help="serve on the built-in LocalAI stand-in, to try a host without LocalAI; every "
-        "result says that it is simulated",
-    )
+    parser.add_argument("--simulate", action="store_true", help=_SIMULATE)
     commands = parser.add_subparsers(dest="command", metavar="command", title="commands")
     commands.add_parser(
         "demo", help="see all four kinds of inference at work on the built-in stand-in"
@@ -130,4 +186,21 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also send LocalAI one tiny request of each type, past the queue, and time it",
     )
+    serve = commands.add_parser(
+        "serve", help="serve over HTTP on this machine, for hosts that take a URL"
+    )
+    serve.add_argument("--port", default="8765", help="8765 unless given; 0 takes any free one")
+    serve.add_argument(
+        "--new-token", action="store_true", help="replace the token that hosts must send"
+    )
+    serve.add_argument(
+        "--print-token", action="store_true", help="print the token and serve nothing"
+    )
+    serve.add_argument("--simulate", action="store_true", default=argparse.SUPPRESS, help=_SIMULATE)
     return parser
+
+
+_SIMULATE = (
+    "serve on the built-in LocalAI stand-in, to try a host without LocalAI; every result says "
+    "that it is simulated"
+)

@@ -22,8 +22,8 @@ sees and carries its facts as attributes; none knows how MCP or HTTP writes it d
         ├── JobCancelledError         cancelled
         └── ShuttingDownError         shutting_down
 
-``SettingsError`` stands apart: it is for the person who started the program, before anything
-is served.
+``SettingsError`` and ``StartError`` stand apart: they are for the person who started the
+program, before anything is served.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ __all__ = [
     "QueueFullError",
     "SettingsError",
     "ShuttingDownError",
+    "StartError",
     "place",
 ]
 
@@ -224,6 +225,10 @@ class ShuttingDownError(QueueError):
     """This process is ending and takes nothing new."""
 
     code = "shutting_down"
+
+
+class StartError(Exception):
+    """The program cannot start here: a port, a file. One sentence, or two."""
 
 
 class SettingsError(Exception):

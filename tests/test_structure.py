@@ -37,12 +37,13 @@ ROOMS: Mapping[str, set[str]] = {
     "surface": {*CONTRACTS, "job", "jobs", "observe", "pictures", "scheduling", "schemas"},
     "server": {*CONTRACTS, "jobs", "localai", "logs", "observe", "pictures", "scheduling"}
     | {"settings", "sharing", "simulator", "surface", "telemetry"},
+    "web": {"errors", "logs", "server", "settings", "telemetry"},
     "simulator": set(),
     "chart": {"requests"},
     "burst": {"chart", "requests", "simulator"},
     "demo": {"burst", "chart", "requests", "settings", "simulator"},
     "doctor": {*CONTRACTS, "localai", "pictures", "settings", "sharing"},
-    "cli": {"demo", "doctor", "errors", "logs", "server", "settings"},
+    "cli": {"demo", "doctor", "errors", "logs", "server", "settings", "web"},
     "__main__": {"cli"},
 }
 """What each room may import, from the bottom up; the package's own version is free to all."""
@@ -53,14 +54,15 @@ HELD: Mapping[str, tuple[str, ...]] = {
     "httpx": ("localai.transport",),
     "structlog": ("logs",),
     "opentelemetry": ("telemetry",),
+    "prometheus_client": ("telemetry.scraping",),
     "jsonschema": ("schemas",),
     "ddsketch": ("observe.figures",),
-    "starlette": ("simulator",),
-    "uvicorn": ("simulator.running",),
-    "mcp": ("surface", "server", "demo"),
+    "starlette": ("simulator", "web"),
+    "uvicorn": ("simulator.running", "web.listener"),
+    "mcp": ("surface", "server", "web.serving", "demo"),
     "mcp_types": ("surface", "server", "demo"),
     "filelock": ("sharing.place", "logs.files"),
-    "platformdirs": ("settings", "sharing.place"),
+    "platformdirs": ("settings", "sharing.place", "web.tokens"),
     "pydantic_settings": ("settings",),
 }
 """Libraries that only some modules may import."""
@@ -99,6 +101,7 @@ TESTED_BY: Mapping[str, str] = {
     "telemetry.exporting": "test_telemetry.py",
     "telemetry.observer": "test_telemetry.py",
     "telemetry.recorder": "test_telemetry.py",
+    "telemetry.scraping": "test_telemetry.py",
 }
 """Modules whose tests do not bear their name: Protocols, processes, and what rules prove."""
 

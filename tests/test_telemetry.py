@@ -24,6 +24,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from prometheus_client import REGISTRY, generate_latest
 from trio.testing import MockClock
 
 from inference_mcp.backend import Usage
@@ -37,10 +38,17 @@ from inference_mcp.observe import (
     JobSubmitted,
 )
 from inference_mcp.requests import Priority, RequestType
-from inference_mcp.telemetry import asked_for, open_telemetry
+from inference_mcp.telemetry import asked_for, open_telemetry, why_not_scraped
 from inference_mcp.telemetry.exporting import Seldom
-from inference_mcp.telemetry.observer import MAX_BEHIND, Opened, Telemetry
+from inference_mcp.telemetry.observer import (
+    MAX_BEHIND,
+    SCRAPE_S,
+    Exposition,
+    Opened,
+    Telemetry,
+)
 from inference_mcp.telemetry.recorder import Recorder
+from inference_mcp.telemetry.scraping import scraping
 from tests.assembled import NOW, assembled, busy
 from tests.fakes import CHAT_MODEL, IMAGE_MODEL, FakeBackend
 
@@ -431,7 +439,7 @@ async def test_what_waits_and_runs_can_be_seen_at_any_time(tmp_path: Path) -> No
 
 def opened(kept: Kept, flushed: list[str]) -> Callable[[], Opened]:
     """What the thread works with."""
-    return lambda: (kept.recorder, lambda: flushed.append(threading.current_thread().name))
+    return lambda: Opened(kept.recorder, lambda: flushed.append(threading.current_thread().name))
 
 
 def test_events_are_worked_on_in_a_thread_and_delivered_at_the_end() -> None:
@@ -469,7 +477,7 @@ def test_a_job_becomes_a_part_of_the_trace_in_which_it_was_submitted() -> None:
 async def test_the_end_waits_for_a_delivery_that_hangs_no_longer_than_it_may() -> None:
     """S20: the thread is left behind, and nothing more is taken in."""
     let_go = threading.Event()
-    telemetry = Telemetry(lambda: (Kept().recorder, lambda: let_go.wait(30)))
+    telemetry = Telemetry(lambda: Opened(Kept().recorder, lambda: let_go.wait(30)))
     try:
         with anyio.fail_after(5):
             async with anyio.create_task_group() as tasks:
@@ -508,6 +516,80 @@ def test_a_thread_that_cannot_keep_up_is_given_up() -> None:
     behind = telemetry.behind
     let_go.set()
     assert behind <= MAX_BEHIND + 1
+
+
+# --- the metrics in Prometheus' form --------------------------------------------------------
+
+
+def shown() -> tuple[MeterProvider, Telemetry]:
+    """An observer whose metrics can be shown."""
+    reader, expose = scraping()
+    metrics = MeterProvider([reader], shutdown_on_exit=False)
+    recorder = Recorder(trace.NoOpTracer(), metrics.get_meter("test"), BASE)
+    return metrics, Telemetry(lambda: Opened(recorder, lambda: None, expose), scraped=True)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_scrape_shows_all_events_so_far() -> None:
+    """Also the one that came just before, and also where it is the first thing asked."""
+    metrics, telemetry = shown()
+    with anyio.fail_after(10):
+        assert (await telemetry.scrape()) is not None
+        for number in range(50):
+            telemetry(event(JobSubmitted, 0, f"job-{number}"))
+            found = await telemetry.scrape()
+            assert found is not None
+            [line] = [each for each in found.body.decode().splitlines() if "waiting" in each]
+            assert line.endswith(f" {number + 1}.0")
+    telemetry.close(5)
+    assert await telemetry.scrape() is None
+    metrics.shutdown()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_two_registries_know_nothing_of_each_other() -> None:
+    """Nothing goes to the one that all of a process share."""
+    first, one = shown()
+    second, other = shown()
+    with anyio.fail_after(10):
+        one(event(JobSubmitted, 0))
+        assert b"waiting" in ((await one.scrape()) or Exposition(b"", "")).body
+        assert b"waiting" not in ((await other.scrape()) or Exposition(b"waiting", "")).body
+    assert "waiting" not in generate_latest(REGISTRY).decode()
+    for telemetry, metrics in ((one, first), (other, second)):
+        telemetry.close(5)
+        metrics.shutdown()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("opened", ["nothing", "no metrics", "a fault"])
+async def test_who_asks_for_metrics_that_are_not_there_hears_so_at_once(opened: str) -> None:
+    """And is not left waiting for a thread that has ended."""
+
+    def open_() -> Opened | None:
+        if opened == "a fault":
+            raise ValueError(SECRET)
+        return None if opened == "nothing" else Opened(Kept().recorder, lambda: None)
+
+    telemetry = Telemetry(open_)
+    with anyio.fail_after(SCRAPE_S / 2):
+        assert await telemetry.scrape() is None
+    telemetry.close(5)
+
+
+def test_metrics_are_kept_for_a_scraper_only_where_one_is_served() -> None:
+    """Whatever the variables ask for; and not where they turn all of it off."""
+    assert open_telemetry({}, BASE, "1.2.3") is None
+    made = open_telemetry({}, BASE, "1.2.3", scraped=True)
+    assert made is not None
+    assert made.scraped
+    asked = open_telemetry({"OTEL_METRICS_EXPORTER": "otlp"}, BASE, "1.2.3")
+    assert asked is not None
+    assert not asked.scraped
+    off = {"OTEL_SDK_DISABLED": "true"}
+    assert open_telemetry(off, BASE, "1.2.3", scraped=True) is None
+    assert why_not_scraped({}) is None
+    assert "OTEL_SDK_DISABLED" in (why_not_scraped(off) or "")
 
 
 # --- what the variables ask for -----------------------------------------------------------

@@ -193,8 +193,12 @@ def warnings(folder: Path) -> list[dict[str, Any]]:
 
 
 def of_telemetry(names: list[str]) -> list[str]:
-    """What of it the MCP SDK does not load by itself: that loads the API."""
+    """What of it the MCP SDK does not load by itself: that loads the API.
+
+    What serves it over HTTP, and Prometheus' form of it, are never loaded over stdio.
+    """
     ours = ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.metrics")
+    assert not [name for name in names if name.startswith(("inference_mcp.web", "prometheus"))]
     return [name for name in names if name.startswith((*ours, "inference_mcp.telemetry."))]
 
 

@@ -3,6 +3,7 @@
     serving     one process for one host: its start, and its end in time
     protocol    the MCP server and its handlers
     calls       a call in the log: its name, its arrival, its end
+    sessions    the connections to hosts, and what is remembered of each
     stdio       the lines that come from the host and go to it
     assembly    all parts, made of the settings and joined
     link        LocalAI's client, made when it is first needed, and what LocalAI's memory holds

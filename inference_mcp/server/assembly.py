@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -31,14 +32,16 @@ from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits
 from inference_mcp.server.calls import Calls
 from inference_mcp.server.link import Link
-from inference_mcp.server.roots import HostRoots
+from inference_mcp.server.sessions import Sessions
 from inference_mcp.server.siblings import Siblings
 from inference_mcp.settings import Settings
-from inference_mcp.surface.cancels import HostCancels
 from inference_mcp.surface.health import Identity, MemoryFacts
 from inference_mcp.surface.resources import Resources
 from inference_mcp.surface.tools import Tools
 from inference_mcp.telemetry import open_telemetry
+
+if TYPE_CHECKING:
+    from inference_mcp.telemetry.observer import Telemetry
 
 __all__ = ["GRACE_S", "App", "limits_of", "open_app"]
 
@@ -55,21 +58,22 @@ class App:
 
     tools: Tools
     resources: Resources
-    cancels: HostCancels
-    roots: HostRoots
+    sessions: Sessions
     jobs: Jobs
     warm_up: Callable[[], None]
     learned: Callable[[], Awaitable[None]]
     calls: Calls = field(default_factory=Calls)
+    telemetry: Telemetry | None = None
 
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings, base_url: str, *, simulated: bool = False
+    settings: Settings, base_url: str, *, simulated: bool = False, scraped: bool = False
 ) -> AsyncIterator[App]:
     """Everything that lives as long as the server does; ``base_url`` is LocalAI's.
 
     ``simulated``: that is a stand-in of this process, so its queue is nobody else's.
+    ``scraped``: the metrics are to be had in Prometheus' form too.
     """
     async with anyio.create_task_group() as tasks:
         # Work on megabytes, one at a time: each such thread takes from the event loop's time.
@@ -88,7 +92,8 @@ async def open_app(
         memory = _Memory(scheduler, auto=settings.max_resident_models == "auto")
         link.tell = memory.told
         store = PictureStore(settings.output_folder, decoder=heavy)
-        app = _app(settings, base_url, tasks, link, scheduler, memory, store)
+        telemetry = open_telemetry(os.environ, base_url, __version__, scraped=scraped)
+        app = _app(settings, base_url, tasks, link, scheduler, memory, store, telemetry)
         try:
             yield app
         finally:
@@ -107,6 +112,7 @@ def _app(
     scheduler: Scheduler,
     memory: _Memory,
     store: PictureStore,
+    telemetry: Telemetry | None,
 ) -> App:
     metrics = Metrics(anyio.current_time())
     jobs = Jobs(
@@ -114,7 +120,7 @@ def _app(
         scheduler=scheduler,
         backend=link,
         store=store,
-        observer=_observer(metrics, tasks, base_url),
+        observer=_observer(metrics, tasks, telemetry),
         timeout_s=settings.timeout_s,
         result_ttl_s=settings.result_ttl_s,
     )
@@ -134,14 +140,12 @@ def _app(
         memory=memory.facts,
     )
     warm_up = _once(partial(tasks.start_soon, _warm_up, base_url, link, scheduler))
-    return App(
-        tools, Resources(tools, store), HostCancels(jobs), HostRoots(), jobs, warm_up, link.learned
-    )
+    resources = Resources(tools, store)
+    return App(tools, resources, Sessions(jobs), jobs, warm_up, link.learned, telemetry=telemetry)
 
 
-def _observer(metrics: Metrics, tasks: TaskGroup, base_url: str) -> Observer:
+def _observer(metrics: Metrics, tasks: TaskGroup, telemetry: Telemetry | None) -> Observer:
     write_down = EventLog()
-    telemetry = open_telemetry(os.environ, base_url, __version__)
     if telemetry is not None:
         tasks.start_soon(telemetry.run)
 

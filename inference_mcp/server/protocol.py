@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import anyio
 import mcp_types as types
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
@@ -22,6 +23,7 @@ from inference_mcp.errors import place
 from inference_mcp.logs import log
 from inference_mcp.requests import RequestType
 from inference_mcp.server.assembly import App
+from inference_mcp.server.sessions import stands_alone
 from inference_mcp.surface.resources import UnknownResourceError
 from inference_mcp.surface.tools import TOOL_NAMES, list_tools
 
@@ -59,6 +61,8 @@ def build_server(app: App) -> Server[App]:
         on_list_resource_templates=_list_templates,
         on_read_resource=_read_resource,
         on_completion=_complete,
+        # No parameter is declared for a header; without this each call over HTTP lists all tools.
+        get_tool_input_schema=lambda name: None,
     )
     server.middleware += [_hide_faults, _hear_notifications]
     return server
@@ -93,12 +97,18 @@ async def _call_known_tool(
     app = ctx.lifespan_context
     if params.name in _GENERATING:
         await app.learned()
-    submitted = partial(app.cancels.submitted, ctx.request_id)
-    offered = partial(app.roots.get, ctx.session)
-    result = await app.tools.call(
-        params.name, params.arguments, report, submitted, offered, request_id
-    )
-    app.cancels.answered(ctx.request_id)
+    session = app.sessions.of(ctx)
+    submitted = partial(session.cancels.submitted, ctx.request_id)
+    offered = partial(session.roots.get, ctx.session, ctx.request_id)
+    try:
+        result = await app.tools.call(
+            params.name, params.arguments, report, submitted, offered, request_id
+        )
+    except anyio.get_cancelled_exc_class():
+        if stands_alone(ctx):  # S17: its stream was closed, and no notification will follow
+            session.cancels.cancelled(ctx.request_id, None)
+        raise
+    session.cancels.answered(ctx.request_id)
     return result
 
 
@@ -119,10 +129,10 @@ _FAULT = "This server failed on the request through a fault of its own; its log 
 async def _hear_notifications(ctx: _Context, call_next: CallNext) -> HandlerResult:
     """S17: the reason of a host's cancel, which only the notification tells; and new roots."""
     if ctx.method == "notifications/roots/list_changed":
-        ctx.lifespan_context.roots.changed()
+        ctx.lifespan_context.sessions.of(ctx).roots.changed()
     if ctx.method == "notifications/cancelled" and ctx.params is not None:
-        params = ctx.params
-        ctx.lifespan_context.cancels.cancelled(params.get("requestId"), params.get("reason"))
+        params, cancels = ctx.params, ctx.lifespan_context.sessions.of(ctx).cancels
+        cancels.cancelled(params.get("requestId"), params.get("reason"))
     return await call_next(ctx)
 
 

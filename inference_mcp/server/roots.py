@@ -20,6 +20,7 @@ import anyio
 import mcp_types as types
 from mcp.server.session import ServerSession
 from mcp.shared.exceptions import MCPError
+from mcp.shared.message import ServerMessageMetadata
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, ValidationError
 
@@ -61,13 +62,18 @@ class HostRoots:
         self._turn += 1
         self._quiet_until_s = -math.inf
 
-    async def get(self, session: ServerSession) -> Sequence[Path]:
-        """The folders, as the host names them; none where it has none, or does not tell."""
+    async def get(
+        self, session: ServerSession, request_id: types.RequestId | None = None
+    ) -> Sequence[Path]:
+        """The folders, as the host names them; none where it has none, or does not tell.
+
+        It is asked beside the answer to ``request_id``: over HTTP it may listen nowhere else.
+        """
         if self._known is not None:
             return self._known
         if self._clock() < self._quiet_until_s:
             return ()
-        turn, told = self._turn, await _asked(session)
+        turn, told = self._turn, await _asked(session, request_id)
         if told is None:
             self._quiet_until_s = self._clock() + AGAIN_S
         elif turn == self._turn:  # else they changed while it told
@@ -75,7 +81,9 @@ class HostRoots:
         return told or ()
 
 
-async def _asked(session: ServerSession) -> tuple[Path, ...] | None:
+async def _asked(
+    session: ServerSession, request_id: types.RequestId | None
+) -> tuple[Path, ...] | None:
     capabilities = session.client_capabilities
     if capabilities is None or capabilities.roots is None:
         return ()
@@ -83,7 +91,10 @@ async def _asked(session: ServerSession) -> tuple[Path, ...] | None:
         return ()
     try:
         told = await session.send_request(
-            types.ListRootsRequest(), _Roots, request_read_timeout_seconds=ASK_S
+            types.ListRootsRequest(),
+            _Roots,
+            request_read_timeout_seconds=ASK_S,
+            metadata=ServerMessageMetadata(related_request_id=request_id),
         )
     except (MCPError, ValidationError):  # refused, too late, or nonsense
         return None

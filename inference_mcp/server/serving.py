@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -28,7 +29,7 @@ from inference_mcp.server.protocol import build_server
 from inference_mcp.server.stdio import Host
 from inference_mcp.settings import Settings
 
-__all__ = ["serve_stdio"]
+__all__ = ["ANSWER_S", "End", "localai", "serve_stdio", "until_end"]
 
 ANSWER_S = 0.4
 """What the last answers may take to be made, once all jobs have ended."""
@@ -45,7 +46,7 @@ LEAVE_S = 0.2
 """What the interpreter may take to end, once nothing is left to be done."""
 
 
-class _End:
+class End:
     """The end of this process. ``code`` is its exit code."""
 
     def __init__(self) -> None:
@@ -74,16 +75,21 @@ class _End:
 
 
 async def serve_stdio(settings: Settings, *, simulate: bool) -> None:
-    """Serve one host over stdin and stdout until it leaves.
+    """Serve one host over stdin and stdout until it leaves. Raises what ``until_end`` raises."""
+    await until_end(partial(_serve, settings, simulate))
+
+
+async def until_end(serve: Callable[[End], Awaitable[None]]) -> None:
+    """Run ``serve``, which returns soon after the end that it is given has begun.
 
     Raises:
         SystemExit: with 1, after a line in the log, for a fault of this server's own.
     """
-    end = _End()
+    end = End()
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_hear_signals, end)
-            await _serve(settings, simulate, end)
+            await serve(end)
             tasks.cancel_scope.cancel()
     except Exception as error:
         fault = _fault(error)
@@ -97,14 +103,19 @@ async def serve_stdio(settings: Settings, *, simulate: bool) -> None:
         sys.exit(end.code)
 
 
-async def _serve(settings: Settings, simulate: bool, end: _End) -> None:
-    async with AsyncExitStack() as stack:
-        base_url = settings.base_url
-        if simulate:
-            from inference_mcp.simulator.running import running
-            from inference_mcp.simulator.world import default_world
+async def localai(stack: AsyncExitStack, settings: Settings, simulate: bool) -> str:
+    """The base URL of LocalAI, or of a stand-in that runs as long as ``stack`` is open."""
+    if not simulate:
+        return settings.base_url
+    from inference_mcp.simulator.running import running
+    from inference_mcp.simulator.world import default_world
 
-            base_url = await stack.enter_async_context(running(default_world(directives=False)))
+    return await stack.enter_async_context(running(default_world(directives=False)))
+
+
+async def _serve(settings: Settings, simulate: bool, end: End) -> None:
+    async with AsyncExitStack() as stack:
+        base_url = await localai(stack, settings, simulate)
         nothing = anyio.wrap_file(io.StringIO())  # ``Host`` reads stdin instead of the SDK
         unused, answers = await stack.enter_async_context(stdio_server(stdin=nothing))
         await unused.aclose()
@@ -121,12 +132,12 @@ async def _serve(settings: Settings, simulate: bool, end: _End) -> None:
             tasks.cancel_scope.cancel()
 
 
-async def _read_to_the_end(host: Host, end: _End) -> None:
+async def _read_to_the_end(host: Host, end: End) -> None:
     await host.read()
     end.begin()
 
 
-async def _end_session(jobs: Jobs, host: Host, end: _End) -> None:
+async def _end_session(jobs: Jobs, host: Host, end: End) -> None:
     """Once the end has begun, end the session, but not before its calls were answered."""
     await end.begun.wait()
     await jobs.close(GRACE_S)
@@ -135,7 +146,7 @@ async def _end_session(jobs: Jobs, host: Host, end: _End) -> None:
     await host.hang_up()
 
 
-async def _hear_signals(end: _End) -> None:
+async def _hear_signals(end: End) -> None:
     """SIGTERM and SIGINT end the server as the end of stdin does; more of them change nothing."""
     if sys.platform == "win32":  # no loop there hands out signals; hosts close stdin or kill
         return

@@ -5,6 +5,9 @@ A host's cancel arrives twice: the SDK cancels the handler of the call, and
 cancels the job. Where the host's own time limit ran out nobody wanted the work stopped, and the
 job lives on without a waiter; its result can be fetched with ``get_job``. What only waited for
 a job (``get_job``) is never entered here, so cancelling it stops nothing but the waiting.
+
+Over HTTP a stream that broke is no cancel in the ``initialize`` era; in that of 2026-07-28 its
+closing is the only one there is, and has no reason (``server.protocol`` tells it here).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference_mcp.logs import log
 from inference_mcp.telemetry import INSTALL
-from inference_mcp.telemetry.observer import Opened
+from inference_mcp.telemetry.observer import Expose, Opened
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import MetricReader
@@ -31,17 +31,27 @@ _PROTOCOLS = {"": "otlp_proto_http", "http/protobuf": "otlp_proto_http", "grpc":
 
 
 def opened(
-    wanted: Mapping[str, tuple[str, ...]], environ: Mapping[str, str], base_url: str, version: str
+    wanted: Mapping[str, tuple[str, ...]],
+    environ: Mapping[str, str],
+    base_url: str,
+    version: str,
+    scraped: bool = False,
 ) -> Opened | None:
     """The SDK with the exporters that were asked for; ``None`` if there is none of them."""
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.trace import NoOpTracer
 
     from inference_mcp.telemetry.recorder import Recorder
+    from inference_mcp.telemetry.scraping import scraping
 
     exporters: list[SpanExporter] = list(_made("traces", wanted, environ))
     readers = [_reader(made) for made in _made("metrics", wanted, environ)]
+    expose: Expose | None = None
+    if scraped:
+        reader, expose = scraping()
+        readers.append(reader)
     if not (exporters or readers):
         return None
     resource = _resource(version)
@@ -53,14 +63,14 @@ def opened(
     for name in list(logging.Logger.manager.loggerDict):
         if name.startswith("opentelemetry."):
             logging.getLogger(name).addFilter(Seldom())
-    tracer = traces.get_tracer("inference_mcp", version)
+    tracer = traces.get_tracer("inference_mcp", version) if exporters else NoOpTracer()
     recorder = Recorder(tracer, metrics.get_meter("inference_mcp", version), base_url)
 
     def flush() -> None:
         traces.force_flush()
         metrics.force_flush()
 
-    return recorder, flush
+    return Opened(recorder, flush, expose)
 
 
 def _made(

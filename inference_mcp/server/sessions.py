@@ -1,0 +1,68 @@
+"""The connections to hosts, and what is remembered of each: its calls' jobs, its roots.
+
+Over stdio there is one. Over HTTP each session of the ``initialize`` era is one, for two hosts
+number their calls alike and work in different folders. A request of the 2026-07-28 era over
+HTTP stands alone: it is cancelled by nothing but the closing of its own stream, and is asked
+nothing.
+
+Above is ``protocol``. Nothing here knows HTTP but for the name of one header.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from inference_mcp.jobs import Jobs
+from inference_mcp.server.roots import HostRoots
+from inference_mcp.surface.cancels import HostCancels
+
+__all__ = ["MAX_SESSIONS", "Session", "Sessions", "stands_alone"]
+
+MAX_SESSIONS = 1_000
+"""Sessions open at once, and remembered at most: hosts seldom say that they leave."""
+
+_HEADER = "mcp-session-id"
+
+
+@dataclass(frozen=True)
+class Session:
+    """One connection to a host."""
+
+    cancels: HostCancels
+    roots: HostRoots
+
+
+class Sessions:
+    """All connections of this process. One that is forgotten begins anew; that harms nothing."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
+        self._known: OrderedDict[str | None, Session] = OrderedDict()
+
+    def of(self, ctx: ServerRequestContext[Any, Any]) -> Session:
+        """The connection that a message came over."""
+        if stands_alone(ctx):
+            return self._made()
+        key = None if ctx.request is None else ctx.request.headers.get(_HEADER)
+        session = self._known.get(key) or self._made()
+        self._known[key] = session
+        self._known.move_to_end(key)
+        while len(self._known) > MAX_SESSIONS:
+            self._known.popitem(last=False)
+        return session
+
+    def _made(self) -> Session:
+        return Session(HostCancels(self._jobs), HostRoots())
+
+
+def stands_alone(ctx: ServerRequestContext[Any, Any]) -> bool:
+    """Whether a request has a stream of its own, the closing of which is its cancel.
+
+    In the ``initialize`` era a closed stream says nothing: its host may have lost the network.
+    """
+    return ctx.request is not None and ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
