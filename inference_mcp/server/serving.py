@@ -47,11 +47,12 @@ LEAVE_S = 0.2
 
 
 class End:
-    """The end of this process. ``code`` is its exit code."""
+    """The end of this process. ``code`` is its exit code; ``done``: nothing is left to be done."""
 
     def __init__(self) -> None:
         self.begun = anyio.Event()
         self.code = 0
+        self.done = False
 
     def begin(self) -> None:
         """It ends now; the first call counts."""
@@ -66,6 +67,8 @@ class End:
         """
 
         def leave() -> None:
+            if not self.done:
+                log("warning", "server.cut_off", problem="Something hung; the end went past it.")
             flush(LAST_S)
             os._exit(self.code)
 
@@ -96,6 +99,7 @@ async def until_end(serve: Callable[[End], Awaitable[None]]) -> None:
         if fault is not None:
             end.code = 1
             log("critical", "server.failed", exception=place(fault))
+    end.done = True
     log("info", "server.stopped")
     flush()
     end.within(LEAVE_S)
