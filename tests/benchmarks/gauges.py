@@ -13,7 +13,7 @@ from pathlib import Path
 
 import anyio
 
-__all__ = ["Gauges", "Reading", "read_process", "slope"]
+__all__ = ["Gauges", "Reading", "children", "read_process", "slope"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,14 @@ def read_process(pid: int | None = None) -> Reading | None:
         return None
     tasks = len(anyio.get_running_tasks()) if pid is None else None
     return Reading(int(facts["VmRSS"].split()[0]) / 1024, int(facts["Threads"]), files, tasks)
+
+
+def children() -> set[int]:
+    """The processes that this one has started; none where nobody tells."""
+    found = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        found |= {int(pid) for pid in task.read_text("utf-8").split()}
+    return found
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:

@@ -52,7 +52,7 @@ from inference_mcp.server.assembly import open_app
 from inference_mcp.server.protocol import build_server
 from inference_mcp.settings import load_settings
 from inference_mcp.simulator.content import answer_for, picture_for
-from tests.benchmarks.gauges import Gauges
+from tests.benchmarks.gauges import Gauges, children
 from tests.benchmarks.startup import say
 from tests.fakes import png
 from tests.processes import COMMAND, environment
@@ -374,14 +374,6 @@ async def _soak(
         server = None if before is None else next(iter(children() - before), -1)
         gauges = (Gauges("server", server), Gauges("stand-in", localai_pid))
         yield Soak(client, tap, direct, random.Random(seed), gauges)  # noqa: S311
-
-
-def children() -> set[int]:
-    """The processes that this one has started; none where nobody tells."""
-    found = set()
-    for task in Path("/proc/self/task").glob("*/children"):
-        found |= {int(pid) for pid in task.read_text("utf-8").split()}
-    return found
 
 
 # --- the report -----------------------------------------------------------------------------
