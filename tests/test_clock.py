@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import signal
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -64,7 +63,7 @@ def test_the_time_of_day_is_asked_for_only_to_be_told() -> None:
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
+def world() -> World:
     """A quick LocalAI."""
     return default_world(speed=20.0)
 

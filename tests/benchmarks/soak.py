@@ -13,8 +13,9 @@ retry, what fails in its backend must fail with that failure's code. At the end 
 left over at either process, and the server's own counts must be those of this one.
 
 Memory, threads and open files of both processes are read each second. ``growth`` is the rise of
-a line fitted over the last two thirds, per hour; what the server keeps on purpose (results,
-figures, each up to a bound) fills in the first minutes, so runs below ten minutes show that.
+a line fitted over the last two thirds, per hour, and over the last third, which is the one that
+is judged: what both keep on purpose (results, figures, the stand-in's events, each up to a bound)
+fills in the first minutes, and runs below ten minutes show that.
 ``--in-process`` runs the server in this process, over the SDK's in-memory line, and counts the
 event loop's tasks besides: whoever runs the program cannot see those.
 
@@ -298,10 +299,10 @@ class Soak:
         """What should be flat and is not."""
         found = []
         for gauges in self.gauges:
-            span_h = gauges.readings[-1][0] * 2 / 3 / 3600 if gauges.readings else 0.0
+            span_h = gauges.readings[-1][0] / 3 / 3600 if gauges.readings else 0.0
             limits = {"memory_mb": GROWTH_MB, "threads": 3.0, "files": 5.0, "tasks": 10.0}
             for what, limit in limits.items():
-                rise = gauges.growth_per_h(what, 1 / 3)
+                rise = gauges.growth_per_h(what, 2 / 3)
                 if rise is not None and rise * span_h > limit:
                     found.append(f"{gauges.name}: {what} grew by {rise * span_h:.1f}")
         return found

@@ -26,7 +26,7 @@ from trio.testing import MockClock
 from inference_mcp.requests import RequestType
 from inference_mcp.scheduling.state import Limits
 from tests.fakes import CHAT_MODEL, IMAGE_MODEL, png
-from tests.whole.checks import check, check_all_over, check_cancelled
+from tests.whole.checks import check, check_all_over, check_answer, check_cancelled
 from tests.whole.moody import FAULTS, HANG_S, LIES, Script
 from tests.whole.world import Asked, Parts, Setup, World, opened
 
@@ -117,7 +117,7 @@ class Machine(RuleBasedStateMachine):
         trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
         register_random(trio._core._run._r)
         self._stack = ExitStack()
-        self._drained = False
+        self._broken = False  # a step went wrong: nothing more need be asked of this world
 
     # --- beginning and end ------------------------------------------------------------------
 
@@ -131,20 +131,14 @@ class Machine(RuleBasedStateMachine):
         self.world = self._stack.enter_context(self._portal.wrap_async_context_manager(world))
 
     def teardown(self) -> None:
-        """Everything ends: by itself after a good step, else by the end of the world."""
+        """Everything ends."""
         try:
-            if hasattr(self, "world") and not self._failed():
+            if hasattr(self, "world") and not self._broken:
                 self._do(self._end)
         finally:
             if hasattr(self, "world"):
                 self.seen.update(self.world.seen)
             self._stack.close()
-
-    def _failed(self) -> bool:
-        """Whether a step went wrong, so that nothing more need be asked of this world."""
-        return self._broken
-
-    _broken = False
 
     def _do(self, work: Callable[..., Awaitable[_T]], *given: Any) -> _T:
         self.seen["steps"] += 1
@@ -295,7 +289,9 @@ class Machine(RuleBasedStateMachine):
         assert not world.scheduler.core.counts.waiting, "something waits after the end (S20)"
         for call in world.calls:
             if not call.checked:
-                call.checked = True
+                check_answer(world, call)
+        refused = await world.status("txt2txt", prompt="mark 1")
+        assert refused["error"].startswith("[shutting_down]"), refused
         self.seen["worlds"] += 1
 
 

@@ -27,7 +27,6 @@ from inference_mcp.errors import (
     BadResultError,
     DeadlineExceededError,
     ImageRejectedError,
-    InferenceError,
     InvalidInputError,
     ModelNotFoundError,
     ModelUnsuitableError,
@@ -114,16 +113,12 @@ def mark_of(request: GenerationRequest) -> int:
 
 @dataclass(eq=False)
 class MoodyBackend(FakeBackend):
-    """See the module's docstring. ``load_s`` is how long a load takes, ``bad_loads`` how many
-    of the next ones fail. ``peak`` is checked by nobody but those who ask.
-    """  # noqa: D205  # one sentence
+    """See above. ``load_s`` is how long a load takes, ``bad_loads`` how many of the next fail."""
 
     scripts: dict[int, Script] = field(default_factory=dict)
     history: list[Open] = field(default_factory=list)
     load_s: float = 0.0
     bad_loads: int = 0
-    loads: int = 0
-    loading: int = 0
     down: bool = False
 
     def open(self) -> list[Open]:
@@ -179,12 +174,7 @@ class MoodyBackend(FakeBackend):
         self._check_up()
         if not self.may_load:
             return False
-        self.loading += 1
-        try:
-            await anyio.sleep(min(self.load_s, timeout_s))
-        finally:
-            self.loading -= 1
-        self.loads += 1
+        await anyio.sleep(min(self.load_s, timeout_s))
         if self.bad_loads:
             self.bad_loads -= 1
             raise BackendFailedError("The load failed.", transient=True)
@@ -225,7 +215,7 @@ class _Closing:
         self.call.closed_at = anyio.current_time()
         if kind is None:
             self.call.fate = "done"
-        elif issubclass(kind, InferenceError) or issubclass(kind, Exception):
+        elif issubclass(kind, Exception):
             self.call.fate = "failed"
         else:
             self.call.fate = "cancelled"

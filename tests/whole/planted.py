@@ -16,10 +16,11 @@ from inference_mcp.errors import InferenceError
 from inference_mcp.job import Job, JobResult
 from inference_mcp.jobs import Jobs
 from inference_mcp.observe import JobEvent, JobFinished, Metrics
-from inference_mcp.requests import GenerationRequest, Priority
+from inference_mcp.requests import GenerationRequest
 from inference_mcp.scheduling.core import Core
 from inference_mcp.scheduling.lifecycle import State
 from inference_mcp.scheduling.state import Abandon, Action, Stop, Ticket
+from inference_mcp.scheduling.verdicts import cancelled
 from inference_mcp.surface import arguments as args
 from inference_mcp.surface.cancels import HostCancels, is_time_out
 from inference_mcp.surface.tools import Caller, Tools
@@ -78,14 +79,8 @@ class _MixesResults(Jobs):
 class _KeepsOldWords(Jobs):
     """What a failed try had said stays (trap 5)."""
 
-    def retried(self, job: Job, error: InferenceError) -> None:
-        said = list(job.text_parts)
-        super().retried(job, error)
-        job.text_parts[:] = said
-
     async def _attempt(self, job: Job, request: GenerationRequest, lease: Any) -> JobResult | None:
-        said = job.text_parts
-        job.text_parts = _Kept(said)
+        job.text_parts = _Kept(job.text_parts)
         return await super()._attempt(job, request, lease)
 
 
@@ -99,16 +94,7 @@ class _ForgetsToCancel(Jobs):
 
     def cancel(self, job: Job) -> None:
         if not job.done:
-            admission, job.admission = job.admission, None
-            super().cancel(job)
-            job.admission = admission
-            self._finish(job, error=_cancelled())
-
-
-def _cancelled() -> InferenceError:
-    from inference_mcp.scheduling.verdicts import cancelled
-
-    return cancelled()
+            self._finish(job, error=cancelled())
 
 
 class _LeavesWithoutAWord(Jobs):
@@ -179,18 +165,6 @@ class _Miscounts(Metrics):
     def observe(self, event: JobEvent) -> None:
         if not (isinstance(event, JobFinished) and event.state == "cancelled"):
             super().observe(event)
-
-
-class _CountsTheRefused(Jobs):
-    """A request that is refused leaves a job behind."""
-
-    async def submit(self, request: GenerationRequest, priority: Priority) -> Job:
-        try:
-            return await super().submit(request, priority)
-        except InferenceError:
-            job = self._new_job(request, priority)
-            self._jobs[job.id] = job
-            raise
 
 
 PLANTED: Sequence[tuple[Parts, str]] = (
