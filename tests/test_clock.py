@@ -11,7 +11,9 @@ from __future__ import annotations
 import ast
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +119,7 @@ async def _check_figures(client: Client) -> None:
 # --- stopped and gone on ----------------------------------------------------------------------
 
 
-async def _stopped(server: Server, meanwhile: Any) -> None:
+async def _stopped(server: Server, meanwhile: Callable[[], Awaitable[None]]) -> None:
     """Stop a server, let something happen, let it go on."""
     server.kill(signal.SIGSTOP)
     try:
@@ -183,6 +185,30 @@ async def test_stopped_while_localai_works_for_it_it_loses_no_result(
         assert results[0]["_meta"][META]["state"] == "completed"
         ends = [e.kind for e in world.events if e.kind.endswith("_end") and e.kind != "load_end"]
         assert len(ends) == 2, f"it was computed again: {ends}"
+
+
+@posix_only
+@pytest.mark.slow
+async def test_the_time_in_which_it_is_stopped_counts_for_a_deadline(
+    world: World, tmp_path: Path
+) -> None:
+    """S13: whoever waits for the result has waited all that time."""
+    results: list[dict[str, Any] | None] = []
+    async with town(world, tmp_path) as here, anyio.create_task_group() as calls:
+        server = await here.server(TIMEOUT_S=2)
+        assert not errors_of([await server.call("txt2txt", prompt="so that all is loaded")])
+        world.hold("qwen3-8b")
+
+        async def ask() -> None:
+            results.append(await server.call("txt2txt", prompt="Hello", wait_seconds=20))
+
+        calls.start_soon(ask)
+        await world.until(lambda: world.in_flight_of["qwen3-8b"] > 0)
+        await _stopped(server, partial(anyio.sleep, 2.5))
+        with anyio.fail_after(2):  # what is left of its time would be longer
+            while not results:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        assert text_of(results[0]).startswith("[deadline_exceeded]")
 
 
 @posix_only

@@ -65,10 +65,10 @@ async def problems(client: Client) -> list[str]:
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """A file system of its own with room for nothing but its folders."""
+def disk(folder: Path, options: str) -> Iterator[None]:
+    """A file system of its own in that place."""
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
         pytest.skip("nobody here may mount a file system")
     try:
@@ -82,7 +82,7 @@ async def test_a_full_disk_loses_no_picture_and_room_is_used_again(
 ) -> None:
     """Inline while there is no room, on disk as soon as there is; nothing half is left."""
     folder = tmp_path / "pictures"
-    with small_disk(folder):
+    with disk(folder, "size=16k"):
         (folder / "else").write_bytes(b"\0" * 12_000)  # somebody else's; a page is left
         async with host(url, tmp_path) as client:
             check_inline(await client.call_tool("txt2img", PICTURE))
@@ -92,6 +92,27 @@ async def test_a_full_disk_loses_no_picture_and_room_is_used_again(
             path = path_of(tiny)
             assert path is not None
             assert path.stat().st_size > 0
+
+
+async def test_a_log_on_a_full_disk_harms_nothing(url: str, tmp_path: Path) -> None:
+    """Calls are answered, and the lines are on stderr."""
+    folder = tmp_path / "logs"
+    with disk(folder, "size=8k"):
+        (folder / "else").write_bytes(b"\0" * 8_192)
+        async with host(url, tmp_path, LOG_FILE=folder / "log", LOG_LEVEL="info") as client:
+            result = await client.call_tool("txt2txt", {"prompt": "Hello"})
+            assert not result.is_error
+        assert (folder / "log").stat().st_size == 0
+    assert "job.completed" in (tmp_path / "stderr").read_text("utf-8")
+
+
+async def test_a_read_only_disk_is_told_and_pictures_come_inline(url: str, tmp_path: Path) -> None:
+    """Also to a superuser, whom no mode of a folder stops."""
+    with disk(tmp_path / "pictures", "ro"):
+        async with host(url, tmp_path) as client:
+            check_inline(await client.call_tool("txt2img", PICTURE))
+            [problem] = await problems(client)
+            assert problem == "The output folder cannot be written: Read-only file system."
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a running process is limited on Linux alone")
@@ -116,7 +137,7 @@ async def test_a_limit_on_files_loses_no_picture(url: str, tmp_path: Path) -> No
 async def test_a_file_in_the_folder_s_place_is_told_and_pictures_come_inline(
     url: str, tmp_path: Path, below: str
 ) -> None:
-    """As on a read-only file system, which a superuser would not notice."""
+    """The same where nobody can mount anything; as soon as there is a way, it is used."""
     (tmp_path / "occupied").write_bytes(b"a file")
     folder = tmp_path / "occupied" / below
     async with host(url, tmp_path, OUTPUT_DIR=folder) as client:
