@@ -139,6 +139,7 @@ class Machine(RuleBasedStateMachine):
             if hasattr(self, "world"):
                 self.seen.update(self.world.seen)
             self._stack.close()
+            trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = False  # type: ignore[misc]
 
     def _do(self, work: Callable[..., Awaitable[_T]], *given: Any) -> _T:
         self.seen["steps"] += 1
