@@ -95,7 +95,7 @@ class Member:
             self.say(admission.submission())
             await admission.admitted()
         except BaseException:
-            admission.cancel_nowait()
+            admission.give_up_nowait()
             self._admissions.pop(ticket.id, None)
             raise
         return admission

@@ -185,6 +185,11 @@ class MemberAdmission(Standing):
         if self.number is None and self._end is not None:
             raise self._end
 
+    def give_up_nowait(self) -> None:
+        """Its job will never ask for a lease; a grant that came meanwhile goes back (S19)."""
+        self.cancel_nowait()
+        self._tell_released(interrupted=True)
+
     def detached(self) -> None:
         """The arbiter is gone: nobody will answer what was asked."""
         if self._state is State.PROCESSING and self._verdict is None:

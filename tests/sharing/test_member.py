@@ -393,3 +393,28 @@ async def test_a_table_is_kept_for_a_takeover_if_it_is_one() -> None:
             it.member.hear_table(bad)
             assert it.member.processes == 1
             assert it.member.table is None
+
+
+# --- who leaves before it has joined --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["txt2txt", "txt2img"])
+async def test_a_grant_goes_back_when_its_call_is_cancelled_before_it_wakes(kind: str) -> None:
+    """S19: cancelled, then admitted and granted, and only then it wakes and hears of the first."""
+    async with line() as it:
+        ticket = Ticket("r1", RequestType(kind), Priority.NORMAL, "m", math.inf, 3)
+        leaving = anyio.CancelScope()
+
+        async def admit() -> None:
+            with leaving:
+                await it.member.admit(ticket, Follower())
+
+        it.tasks.start_soon(admit)
+        await it.settle()
+        leaving.cancel()
+        it.member.hear(told.Admitted(id="r1", number=1))
+        it.grant("r1", lease=7)
+        await it.settle()
+        assert leaving.cancelled_caught
+        assert it.all(asked.Released) == [asked.Released(id="r1", lease=7, interrupted=True)]
+        assert not it.member.pending
