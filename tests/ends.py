@@ -103,7 +103,7 @@ async def end(case: Case, folder: Path) -> Ended:
             raw.process.returncode,
             answers,
             len(world.events_of("stream_cancelled")),
-            _is_alive(raw.process.pid),
+            await _is_left(raw.process.pid),
             (folder / "log").read_text(encoding="utf-8"),
             _files(folder / "pictures"),
         )
@@ -168,10 +168,17 @@ async def _answered(raw: Raw) -> tuple[int, ...]:
     return tuple(sorted(line["id"] for line in lines if "id" in line))
 
 
-def _is_alive(group: int) -> bool:
-    """Whether any process of the group is left: the worker's, say."""
+async def _is_left(group: int) -> bool:
+    """Whether a process of the group stays; the worker sees the end by itself, a moment later."""
     if sys.platform == "win32":
         return False
+    with anyio.move_on_after(2):
+        while _exists(group):
+            await anyio.sleep(0.01)  # polled: nobody tells of the end of another's child
+    return _exists(group)
+
+
+def _exists(group: int) -> bool:
     try:
         os.killpg(group, 0)
     except ProcessLookupError:

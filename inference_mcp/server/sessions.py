@@ -11,6 +11,7 @@ Above is ``protocol``. Nothing here knows HTTP but for the name of one header.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +41,9 @@ class Session:
 class Sessions:
     """All connections of this process. One that is forgotten begins anew; that harms nothing."""
 
-    def __init__(self, jobs: Jobs) -> None:
+    def __init__(self, jobs: Jobs, cancels: Callable[[Jobs], HostCancels] = HostCancels) -> None:
         self._jobs = jobs
+        self._cancels = cancels
         self._known: OrderedDict[str | None, Session] = OrderedDict()
 
     def of(self, ctx: ServerRequestContext[Any, Any]) -> Session:
@@ -57,7 +59,7 @@ class Sessions:
         return session
 
     def _made(self) -> Session:
-        return Session(HostCancels(self._jobs), HostRoots())
+        return Session(self._cancels(self._jobs), HostRoots())
 
 
 def stands_alone(ctx: ServerRequestContext[Any, Any]) -> bool:

@@ -39,10 +39,10 @@ from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits
 from inference_mcp.server.assembly import GRACE_S, App
 from inference_mcp.server.protocol import build_server
-from inference_mcp.server.roots import HostRoots
+from inference_mcp.server.sessions import Sessions
 from inference_mcp.surface.cancels import HostCancels
+from inference_mcp.surface.health import Identity
 from inference_mcp.surface.resources import Resources
-from inference_mcp.surface.status import Identity
 from inference_mcp.surface.tools import Tools
 from tests.tap import Tap, memory_line
 from tests.whole.moody import MoodyBackend, Open, Script, mark_of
@@ -363,9 +363,9 @@ async def opened(
         async def learned() -> None:
             await anyio.lowlevel.checkpoint()
 
-        cancels = parts.cancels(jobs)
+        sessions = Sessions(jobs, parts.cancels)
         resources = Resources(tools, store)
-        app = App(tools, resources, cancels, HostRoots(), jobs, lambda: None, learned)
+        app = App(tools, resources, sessions, jobs, lambda: None, learned)
         tap = Tap(memory_line(build_server(app)))
         async with Client(tap, mode="legacy") as client:
             world = World(
