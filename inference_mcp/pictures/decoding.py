@@ -48,9 +48,12 @@ MAX_CHANGED_PIXELS: Final = 12_500_000
 """A picture that has to be changed is brought below this: more than phones take and any model
 looks at, and 50 MB."""
 
-MAX_HELD_BYTES: Final = 130_000_000
-"""What a decoder may hold at once. With the file, its base64 and Pillow itself, that makes 200 MB
-for the largest of each."""
+MAX_HELD_BYTES: Final = 160_000_000
+"""What may be held at once for one picture, its file and the text that it came as among it. With
+the libraries that makes less than 200 MB."""
+
+_COPIES: Final = 10 / 3
+"""Of the file: itself, without what shows nothing, and the base64 that its caller still holds."""
 
 _MAX_WORK: Final = 600_000_000
 """Pixels times passes. A progressive JPEG has about ten; each costs a pass over all pixels and a
@@ -72,6 +75,7 @@ class Examined:
     format: PictureFormat
     kind: str
     anatomy: Anatomy = field(repr=False)
+    file_bytes: int
 
     @property
     def size(self) -> tuple[int, int]:
@@ -134,15 +138,16 @@ class Examined:
         by = next(n for n in _DRAFTS if pixels <= MAX_CHANGED_PIXELS * n * n)
         if self.format == "JPEG":
             held = self.anatomy.buffer_bytes
-            by = next((n for n in _DRAFTS if n >= by and _fits(held, pixels // n**2 * 8)), 8)
+            by = next((n for n in _DRAFTS if n >= by and self._fits(held + pixels // n**2 * 4)), 8)
         return by
 
     def _reduced(self, by: int) -> Image.Image:
         if self.format == "JPEG":
             return _plain(self._loaded(by))
-        png = self.anatomy.png
         if by == 1:
+            self._require_room_for_all(1)
             return _plain(self._loaded(1))
+        png = self.anatomy.png
         if png is not None and pngrows.can_be_cut(png):
             return _joined(pngrows.strips(png, self.anatomy.parts, multiple=by), self.size, by)
         self._require_room_for_all(by)
@@ -152,9 +157,18 @@ class Examined:
         """Room for Pillow's whole picture beside the smaller one."""
         pixels = self.anatomy.width_px * self.anatomy.height_px
         each = {"1": 1, "L": 1, "P": 1, "I;16": 2}.get(self.kind, 4)
-        held = self.anatomy.buffer_bytes + pixels * each + pixels // by**2 * 4
-        if not _fits(held):
-            raise _too_much(self.format, pixels * MAX_HELD_BYTES // held)
+        beside = pixels // by**2 * 4 if by > 1 else 0
+        self.require_room(self.anatomy.buffer_bytes + pixels * each + beside)
+
+    def require_room(self, held_bytes: int) -> None:
+        """Refuse what would hold so much besides the file; raises ``PictureFlawError``."""
+        if not self._fits(held_bytes):
+            width_px, height_px = self.size
+            left_bytes = MAX_HELD_BYTES - int(self.file_bytes * _COPIES)
+            raise _too_much(self.format, width_px * height_px * left_bytes / held_bytes)
+
+    def _fits(self, held_bytes: int) -> bool:
+        return held_bytes + self.file_bytes * _COPIES <= MAX_HELD_BYTES
 
     def _loaded(self, by: int) -> Image.Image:
         """Pillow's picture; a JPEG ``by`` times smaller."""
@@ -191,8 +205,13 @@ def examine(data: bytes) -> Examined:
             "Convert it to PNG or JPEG first.",
         )
     anatomy = anatomy_of(data, found)
-    _require_bearable(anatomy, found)
-    return Examined(found, _kind(anatomy, found), anatomy)
+    _require_bearable(anatomy)
+    picture = Examined(found, _kind(anatomy, found), anatomy, len(data))
+    if found in ("JPEG", "WebP"):
+        # Whether only to be proved whole or to be changed, a decoder needs this much.
+        least = anatomy.width_px * anatomy.height_px * 4 if found == "WebP" else 0
+        picture.require_room(anatomy.buffer_bytes + least)
+    return picture
 
 
 def flatten(image: Image.Image) -> Image.Image:
@@ -217,7 +236,7 @@ def _kind(anatomy: Anatomy, found: PictureFormat) -> str:
     return {1: "L", 4: "CMYK"}.get(anatomy.channels, "RGB") if found == "JPEG" else "RGBA"
 
 
-def _require_bearable(anatomy: Anatomy, found: PictureFormat) -> None:
+def _require_bearable(anatomy: Anatomy) -> None:
     width_px, height_px = anatomy.width_px, anatomy.height_px
     if not (width_px and height_px):
         raise damaged()
@@ -230,21 +249,14 @@ def _require_bearable(anatomy: Anatomy, found: PictureFormat) -> None:
             f"is {width_px}x{height_px} pixels, and no side may have more than {MAX_SIDE_PX}",
             "Use a smaller picture.",
         )
-    pixels = width_px * height_px
-    if not _fits(anatomy.buffer_bytes):
-        raise _too_much(found, pixels * MAX_HELD_BYTES // anatomy.buffer_bytes)
-    if anatomy.passes > 1 and anatomy.passes * max(pixels, 3_000_000) > _MAX_WORK:
+    if anatomy.passes > 1 and anatomy.passes * max(width_px * height_px, 3_000_000) > _MAX_WORK:
         raise PictureFlawError("is a JPEG of far more scans than any camera or program makes")
 
 
-def _fits(*sizes: int) -> bool:
-    return sum(sizes) <= MAX_HELD_BYTES
-
-
-def _too_much(found: PictureFormat, pixels: int) -> PictureFlawError:
+def _too_much(found: PictureFormat, pixels: float) -> PictureFlawError:
     odd = {"JPEG": "a progressive JPEG", "PNG": "an interlaced PNG"}.get(found, f"a {found}")
     return PictureFlawError(
-        f"is {odd} of more than {pixels // 1_000_000} megapixels, which takes too much memory to"
+        f"is {odd} of more than {pixels / 1e6:.0f} megapixels, which takes too much memory to"
         " decode",
         "Save it as a baseline JPEG or a PNG without interlacing, or use a smaller picture.",
     )

@@ -28,6 +28,10 @@ _MAX_RAW_PER_BUDGET: Final = 4
 seconds, and only drawings shrink so far."""
 
 
+_LARGE_PIXELS: Final = 3_000_000
+"""Above this a PNG is packed in a third of the time, to a few percent more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """An encoded picture and its true type."""
@@ -86,7 +90,8 @@ def scaled_within(image: Image.Image, longest_px: int) -> Image.Image:
 def encode_png(image: Image.Image, limit_bytes: int | None = None) -> bytes:
     """The picture as PNG, in its own mode; raises ``_FullError`` as soon as it is too large."""
     buffer = _Bounded(limit_bytes)
-    image.save(buffer, "PNG")
+    is_large = image.width * image.height > _LARGE_PIXELS
+    image.save(buffer, "PNG", compress_level=3 if is_large else 6)
     return buffer.getvalue()
 
 

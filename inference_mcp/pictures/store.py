@@ -24,7 +24,7 @@ from typing import Final
 import anyio
 
 from inference_mcp.errors import BadResultError
-from inference_mcp.pictures.decoding import MAX_CHANGED_PIXELS, examine, in_thread
+from inference_mcp.pictures.decoding import examine, in_thread
 from inference_mcp.pictures.encoding import encode_png
 from inference_mcp.pictures.ids import created_at, id_of, is_id, new_id, random_suffix, uri_of
 from inference_mcp.pictures.opening import Located, read_file
@@ -41,7 +41,10 @@ from inference_mcp.requests import ImageRequest, RequestType
 
 __all__ = ["PictureFacts", "PictureStore", "StoredEntry", "StoredPicture", "id_of", "uri_of"]
 
-_MAX_STORED_BYTES: Final = MAX_CHANGED_PIXELS * 4 + 1_000_000
+_MAX_CONVERTED_PIXELS: Final = 2 * 2048 * 2048
+"""Of a JPEG or WebP from LocalAI: twice the most that is asked for. PNGs are kept as they come."""
+
+_MAX_STORED_BYTES: Final = _MAX_CONVERTED_PIXELS * 4 + 1_000_000
 """A PNG made here of the most pixels, that did not compress at all."""
 
 _MAX_COLLISIONS: Final = 20
@@ -284,7 +287,7 @@ def _as_png(data: bytes) -> _Verified:
     if picture.format == "PNG":
         picture.require_whole()
         return _Verified(data, *picture.size)
-    if picture.size[0] * picture.size[1] > MAX_CHANGED_PIXELS:
+    if picture.size[0] * picture.size[1] > _MAX_CONVERTED_PIXELS:
         raise PictureFlawError("has more pixels than any image model makes")
     plain = picture.plain()
     return _Verified(encode_png(plain), *plain.size)
