@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from PIL import Image
 
@@ -46,7 +46,7 @@ def seeds() -> dict[str, bytes]:
     noise = Image.frombytes("RGB", (40, 30), chance.randbytes(3600))
     exif = Image.Exif()
     exif[0x0112] = 6
-    frames = {"save_all": True, "append_images": [halves(40, 30)], "duration": 50}
+    frames: dict[str, Any] = {"save_all": True, "append_images": [halves(40, 30)], "duration": 50}
     return {
         "png": encoded(noise),
         "png rgba": encoded(noise.convert("RGBA")),
@@ -190,9 +190,9 @@ def _metadata(data: bytes, chance: random.Random) -> bytes:
         return data[:33] + chunk(kind, chance.choice((body, packed, b"\xff" * 26))) + data[33:]
     if data.startswith(b"\xff\xd8"):
         head = chance.choice((b"Exif\0\0", b"MPF\0", b"ICC_PROFILE\0\1\1", b"Adobe", b"JFIF\0"))
-        kind = chance.choice((0xE0, 0xE1, 0xE2, 0xEE, 0xFE, 0xDB, 0xC4, 0xDD, 0xDC))
+        marker = chance.choice((0xE0, 0xE1, 0xE2, 0xEE, 0xFE, 0xDB, 0xC4, 0xDD, 0xDC))
         body = (head + body)[:65_000]
-        return data[:2] + struct.pack(">BBH", 0xFF, kind, len(body) + 2) + body + data[2:]
+        return data[:2] + struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body + data[2:]
     return data
 
 
@@ -335,8 +335,8 @@ def _large_photos() -> Iterator[Case]:
     yield Case(f"40 MP png, {len(drawing) // 1_000_000} MB", "uri", _uri_of(drawing))
     data = encoded(photo.resize((8_000, 4_000)), "JPEG", progressive=True)
     yield Case("32 MP jpeg of scans", "file", _with_scans(data, 18))
-    small = encoded(photo.resize((2_000, 1_500)), "JPEG", progressive=True)
-    yield Case("3 MP jpeg of scans", "file", _with_scans(small, 198))
+    data = encoded(photo.resize((2_000, 1_500)), "JPEG", progressive=True, quality=20)
+    yield Case("3 MP jpeg of scans", "file", _with_scans(data, 198))
 
 
 def _part(photo: Image.Image, width_px: int, file_format: str, **options: object) -> bytes:

@@ -46,8 +46,10 @@ class Fate:
 
     def strays(self, *allowed: Path) -> list[str]:
         """What was opened elsewhere."""
-        roots = [str(folder) for folder in (*allowed, sys.prefix, sys.base_prefix)]
-        return [path for path in self.opened if not path.startswith(tuple(roots))]
+        roots = [*allowed, Path(sys.prefix), Path(sys.base_prefix)]
+        return [
+            path for path in self.opened if not any(Path(path).is_relative_to(r) for r in roots)
+        ]
 
 
 class Watched:
