@@ -90,7 +90,8 @@ def paths(figures: Figures, folder: Path, seed: int, count: int) -> None:
     with Watched(root, folder / "output") as watched:
         for reference in references(root, outside, seed, count):
             (folder / "case.bin").write_bytes(reference.encode("utf-8", "surrogatepass"))
-            figures.add(repr(reference), watched.run("reference", folder / "case.bin"), root)
+            fate = watched.run("reference", folder / "case.bin")
+            figures.add(repr(reference), fate, root, folder / "output")
 
 
 def swapped(figures: Figures, folder: Path, count: int) -> None:
