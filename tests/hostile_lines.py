@@ -58,7 +58,9 @@ def envelope(version: str) -> dict[str, Any]:
 def hostile_line(seed: int, number: int, version: str) -> tuple[object, bytes]:
     """One line without its end, and the id that it bears; ``None`` where it bears none."""
     chance = random.Random(f"{seed}/{number}/{version}")  # noqa: S311 - not for secrets
-    id_ = f"h{number}" if chance.random() < 0.7 else 1_000_000 + number
+    # Now and then that of a call that may still run; of one length, for a cut must make no other.
+    same = max(0, number - chance.randrange(1, 5)) if chance.random() < 0.1 else number
+    id_ = f"h{same:08d}" if chance.random() < 0.7 else 10**12 + same
     line = _one(chance, id_, version)
     if chance.random() < 0.15:
         line = _damaged(line, chance)
@@ -193,7 +195,7 @@ def _notice(chance: random.Random) -> dict[str, Any]:
     reason = chance.choice(
         (MARK, "", None, 5, [MARK], {"a": MARK}, "timed out", "\ud83d", "r" * 99_000)
     )
-    params = chance.choice(
+    params: object = chance.choice(
         (
             {"requestId": target, "reason": reason},
             {"requestId": target, "reason": reason, "_meta": {"progressToken": MARK}},

@@ -189,9 +189,9 @@ def _is_right(result: dict[str, Any], wanted: tuple[str, Any]) -> bool:
     kind, value = wanted
     match kind:
         case "tools" | "contents":
-            return len(result[kind]) == value
+            return bool(len(result[kind]) == value)
         case "status":
-            return value in result["structuredContent"]
+            return bool(value in result["structuredContent"])
     return bool(result["content"][0]["text"] == answer_for([("user", value)]))
 
 
