@@ -173,8 +173,8 @@ async def _is_left(group: int) -> bool:
     if sys.platform == "win32":
         return False
     with anyio.move_on_after(2):
-        while _exists(group):
-            await anyio.sleep(0.01)  # polled: nobody tells of the end of another's child
+        while _exists(group):  # nobody tells of the end of another's child
+            await anyio.sleep(0.01)
     return _exists(group)
 
 

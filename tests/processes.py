@@ -142,11 +142,11 @@ class Raw:
 
 @asynccontextmanager
 async def raw_host(
-    url: str, folder: Path, *arguments: str, **settings: object
+    url: str, folder: Path, *arguments: str, limit_s: float | None = 40, **settings: object
 ) -> AsyncIterator[Raw]:
     """Start the program and handle its pipes by hand."""
     env = environment(url, folder, **settings)
-    with (folder / "stderr").open("ab") as errlog, anyio.fail_after(40):
+    with (folder / "stderr").open("ab") as errlog, anyio.fail_after(limit_s):
         async with await anyio.open_process(
             [*COMMAND, *arguments], stdin=subprocess.PIPE, stderr=errlog, env=env, cwd=folder
         ) as process:

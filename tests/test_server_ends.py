@@ -212,7 +212,8 @@ async def test_variables_that_no_client_can_be_made_with_are_told(
     url: str, variable: str, value: str, tmp_path: Path
 ) -> None:
     """In each answer and in the log; the server lives on."""
-    async with raw_host(url, tmp_path, **{variable: value}) as raw:
+    settings: dict[str, Any] = {variable: value}
+    async with raw_host(url, tmp_path, **settings) as raw:
         await raw.initialize()
         await raw.ask(1, "tools/list")
         for id_, tool in ((2, "txt2txt"), (3, "get_health")):

@@ -87,7 +87,7 @@ class LocalAIClient:
     MAX_ERROR_BYTES = 64_000
     MAX_LIST_BYTES = 8_000_000
     MAX_CHAT_BYTES = 8_000_000  # 4 MB of text, and as much again for JSON's escapes
-    MAX_PICTURE_BYTES = 128_000_000
+    MAX_PICTURE_BYTES = 30_000_000  # 20 MB, which is all that is kept, as base64
 
     def __init__(
         self,

@@ -13,13 +13,15 @@ These three are for others; below them, from the bottom up, and known to them al
     ``ids``          names of generated pictures
     ``references``   a caller's text → which of the three forms it is; no I/O
     ``opening``      a path → the bytes of one regular file under a root
-    ``decoding``     bytes → pixels; the one place that decodes
+    ``anatomy``      what a file is made of, told before any decoder sees it
+    ``pngrows``      a PNG's rows: proved, or made into strips
+    ``decoding``     bytes → pixels; the one place that decodes foreign files
     ``encoding``     pixels → bytes within a budget
     ``pngtext``      how a picture came to be, written into its PNG
     ``publishing``   a whole file under its final name, never over another
 
 The attacker here is the model (or who wrote its prompt): it names paths, links, devices and
 URLs, and sends bombs. So a reference is judged by its text first, by what was opened second
-(opened once; what was opened is what is read), by its header third, and only then decoded.
+(opened once; what was opened is what is read), by its structure third, and only then decoded.
 Decoding never happens on the event loop's thread.
 """

@@ -31,11 +31,11 @@ def with_text(png: bytes, texts: Mapping[str, str]) -> bytes:
     chunks = io.BytesIO()
     for kind, body, *_ in info.chunks:
         putchunk(chunks, kind, body)
-    kept = b"".join(_others(png, {key.encode("latin-1", "replace") for key in texts}))
-    return png[:_AFTER_HEADER] + chunks.getvalue() + kept
+    kept = _others(png, {key.encode("latin-1", "replace") for key in texts})
+    return b"".join((memoryview(png)[:_AFTER_HEADER], chunks.getbuffer(), *kept))
 
 
-def _others(png: bytes, keys: set[bytes]) -> Iterator[bytes]:
+def _others(png: bytes, keys: set[bytes]) -> Iterator[memoryview]:
     """The chunks behind the header, but for texts of these keys: two of one would be one too many.
 
     What a backend wrote of its own comes later in the file, and readers take the last.
@@ -46,5 +46,5 @@ def _others(png: bytes, keys: set[bytes]) -> Iterator[bytes]:
         kind = png[at + 4 : at + 8]
         is_text = kind in (b"tEXt", b"zTXt", b"iTXt")
         if not is_text or png[at + 8 : end].partition(b"\0")[0] not in keys:
-            yield png[at:end]
+            yield memoryview(png)[at:end]
         at = end

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import anyio
 
 from inference_mcp.errors import ImageRejectedError
-from inference_mcp.pictures.decoding import decode, in_thread
+from inference_mcp.pictures.decoding import examine, in_thread
 from inference_mcp.pictures.encoding import Encoded, fit, scaled_within
 from inference_mcp.pictures.rules import MIME_OF, PictureFlawError
 
@@ -67,15 +67,16 @@ async def make_preview(
 
 def _make(png: bytes, mode: Literal["thumb", "full"], limit_bytes: int) -> Preview:
     try:
-        decoded = decode(png)
-        plain = decoded.plain()
+        picture = examine(png)
+        full_size = picture.size
+        if mode == "full" and len(png) <= limit_bytes and max(full_size) <= _HOST_SIDE_PX:
+            picture.require_whole()
+            return Preview(png, MIME_OF[picture.format], *full_size, shrunk=False)
+        plain = picture.plain()
     except PictureFlawError as error:
         raise ImageRejectedError(
             f"The stored picture {error.flaw}.", "Look at its file, or make it again."
         ) from error
-    full_size = plain.size
-    if mode == "full" and len(png) <= limit_bytes and max(full_size) <= _HOST_SIDE_PX:
-        return Preview(png, MIME_OF[decoded.format], *full_size, shrunk=False)
     if plain.mode == "RGBA" and plain.getchannel("A").getextrema() == (255, 255):
         plain = plain.convert("RGB")
     small = scaled_within(plain, _THUMB_SIDE_PX if mode == "thumb" else _HOST_SIDE_PX)

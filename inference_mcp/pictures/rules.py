@@ -38,7 +38,7 @@ MAX_FILE_BYTES: Final = 20 * 1000 * 1000
 """The most bytes that a picture may have as it comes."""
 
 MAX_PIXELS: Final = 40 * 1000 * 1000
-"""Decoded, that is 160 MB at four bytes a pixel; two are decoded at a time."""
+"""Decoded, that is 160 MB at four bytes a pixel, which is why ``decoding`` holds none whole."""
 
 MAX_SIDE_PX: Final = 16384
 

@@ -1,7 +1,7 @@
 """From what a caller names to a checked picture that LocalAI's backends can decode.
 
     reference → ``references.judge`` → bytes (``opening``, ``store`` or the data URI itself)
-              → ``decoding.decode`` → the same bytes, or new ones that fit
+              → ``decoding`` → the same bytes, or new ones that fit
 
 Above it stand the tools; below it the modules named. Knows no HTTP and no MCP. This is where
 a flaw becomes ``ImageRejectedError``. Everything that waits for a disk or decodes runs in a
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 
-from inference_mcp.pictures.decoding import Decoded, decode, in_thread
+from inference_mcp.pictures.decoding import Examined, examine, in_thread
 from inference_mcp.pictures.encoding import SMALLEST_BUDGET_BYTES, Encoded, fit
 from inference_mcp.pictures.opening import existing_roots, locate, read_file
 from inference_mcp.pictures.references import (
@@ -51,9 +51,7 @@ _COLOURS: Final = {
     "1": "black and white",
     "L": "grey",
     "LA": "grey",
-    "I": "16-bit grey",
     "I;16": "16-bit grey",
-    "I;16B": "16-bit grey",
     "P": "a palette",
     "CMYK": "CMYK",
 }
@@ -159,45 +157,47 @@ def _read_path(path: str, roots: Sequence[Path], offered: Sequence[Path]) -> byt
 
 def _prepare(fetched: _Fetched, limit_bytes: int) -> InputPicture:
     try:
-        decoded = decode(fetched.data)
-        if decoded.is_plain and decoded.orientation == 1 and len(fetched.data) <= limit_bytes:
-            width_px, height_px = decoded.image.size
-            return InputPicture(fetched.data, MIME_OF[decoded.format], width_px, height_px)
-        plain = decoded.plain()
+        picture = examine(fetched.data)
+        if picture.is_plain and picture.orientation == 1 and len(fetched.data) <= limit_bytes:
+            picture.require_whole()
+            return InputPicture(fetched.data, MIME_OF[picture.format], *picture.size)
+        plain = picture.plain()
     except PictureFlawError as error:
         raise rejected(fetched.label, error) from error
     # A photo as PNG is many times its size and no better than the JPEG that it came from.
     encoded = fit(
         plain,
         max(limit_bytes, SMALLEST_BUDGET_BYTES),
-        try_png=decoded.format != "JPEG",
+        try_png=picture.format != "JPEG",
         qualities=_QUALITIES,
     )
-    done = _what_was_done(decoded, plain, encoded)
+    done = _what_was_done(picture, plain, encoded)
     listed = " and ".join(([", ".join(done[:-1])] if len(done) > 1 else []) + done[-1:])
     note = f"The picture was {listed} before it was sent to LocalAI."
     return InputPicture(encoded.data, encoded.mime, encoded.width_px, encoded.height_px, note)
 
 
-def _what_was_done(decoded: Decoded, plain: Image.Image, encoded: Encoded) -> list[str]:
+def _what_was_done(picture: Examined, plain: Image.Image, encoded: Encoded) -> list[str]:
     """Each change that the caller may care about, as what follows "The picture was"."""
     sent_as = "JPEG" if encoded.mime == "image/jpeg" else "PNG"
     done = []
-    if decoded.is_animated:
+    if picture.is_animated:
         done.append("reduced to its first frame")
-    if decoded.orientation != 1:
+    if picture.orientation != 1:
         done.append("turned upright")
-    if decoded.image.mode in _COLOURS:
-        done.append(f"converted from {_COLOURS[decoded.image.mode]} to {plain.mode}")
-    elif not decoded.is_plain and decoded.format == "PNG" and not decoded.is_animated:
+    if picture.kind in _COLOURS:
+        done.append(f"converted from {_COLOURS[picture.kind]} to {plain.mode}")
+    elif not picture.is_plain and picture.format == "PNG" and not picture.is_animated:
         done.append("reduced to 8 bits a channel")
-    if decoded.format != sent_as:
-        done.append(f"converted from {decoded.format} to {sent_as}")
+    if picture.format != sent_as:
+        done.append(f"converted from {picture.format} to {sent_as}")
     if sent_as == "JPEG" and plain.mode == "RGBA":
         done.append("laid on white where it was transparent")
     size_px = (encoded.width_px, encoded.height_px)
     if size_px != plain.size:
         done.append(f"reduced to {size_px[0]}x{size_px[1]} pixels to fit LocalAI's body limit")
+    elif size_px not in (picture.size, picture.size[::-1]):
+        done.append(f"reduced to {size_px[0]}x{size_px[1]} pixels")
     elif not done:
         done.append("compressed to fit LocalAI's body limit")
     return done

@@ -24,7 +24,7 @@ from typing import Final
 import anyio
 
 from inference_mcp.errors import BadResultError
-from inference_mcp.pictures.decoding import decode, in_thread
+from inference_mcp.pictures.decoding import examine, in_thread
 from inference_mcp.pictures.encoding import encode_png
 from inference_mcp.pictures.ids import created_at, id_of, is_id, new_id, random_suffix, uri_of
 from inference_mcp.pictures.opening import Located, read_file
@@ -33,7 +33,6 @@ from inference_mcp.pictures.publishing import publish, write_temporary
 from inference_mcp.pictures.references import label_of
 from inference_mcp.pictures.rules import (
     MAX_FILE_BYTES,
-    MAX_PIXELS,
     PictureFlawError,
     format_of,
     rejected,
@@ -42,8 +41,11 @@ from inference_mcp.requests import ImageRequest, RequestType
 
 __all__ = ["PictureFacts", "PictureStore", "StoredEntry", "StoredPicture", "id_of", "uri_of"]
 
-_MAX_STORED_BYTES: Final = MAX_PIXELS * 4 + 1_000_000
-"""A PNG of the most pixels that did not compress at all."""
+_MAX_CONVERTED_PIXELS: Final = 2 * 2048 * 2048
+"""Of a JPEG or WebP from LocalAI: twice the most that is asked for. PNGs are kept as they come."""
+
+_MAX_STORED_BYTES: Final = _MAX_CONVERTED_PIXELS * 4 + 1_000_000
+"""A PNG made here of the most pixels, that did not compress at all."""
 
 _MAX_COLLISIONS: Final = 20
 """A name is taken once in a thousand million: after this many the disk is lying."""
@@ -131,7 +133,7 @@ class PictureStore:
 
     ``clock`` tells the time of day (aware); ``suffix`` gives six characters of ``a-z2-7`` that
     tell pictures of one millisecond apart. ``decoder`` lets one picture at a time be decoded, by
-    whomever: one holds up to four copies of 160 MB. ``showing`` bounds how many are held in
+    whomever: one holds up to ``decoding.MAX_HELD_BYTES``. ``showing`` bounds how many are held in
     memory at a time to be shown.
     """
 
@@ -279,12 +281,15 @@ def _as_png(data: bytes) -> _Verified:
         raise PictureFlawError("is empty")
     if len(data) > MAX_FILE_BYTES:
         raise PictureFlawError(f"is larger than {MAX_FILE_BYTES // 1_000_000} MB")
-    decoded = decode(data)
-    if decoded.format == "GIF":
+    picture = examine(data)
+    if picture.format == "GIF":
         raise PictureFlawError("is a GIF, which no image model makes")
-    if decoded.format == "PNG":
-        return _Verified(data, *decoded.image.size)
-    plain = decoded.plain()
+    if picture.format == "PNG":
+        picture.require_whole()
+        return _Verified(data, *picture.size)
+    if picture.size[0] * picture.size[1] > _MAX_CONVERTED_PIXELS:
+        raise PictureFlawError("has more pixels than any image model makes")
+    plain = picture.plain()
     return _Verified(encode_png(plain), *plain.size)
 
 

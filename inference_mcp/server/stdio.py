@@ -101,14 +101,18 @@ class Host:
 
     def _read_ahead(self, found: SimpleQueue[_Read]) -> None:
         try:
-            with suppress(OSError, ValueError):  # a terminal that is gone, or a descriptor closed
-                while line := _read_line(self._lines):
-                    message = read_message(line)
-                    if message is not None:
-                        found.put(message)
+            while line := self._next_line():
+                message = read_message(line)
+                if message is not None:
+                    found.put(message)
         finally:  # also after a fault of our own: better gone than deaf
             self._on_end()
             found.put(None)
+
+    def _next_line(self) -> bytes:
+        with suppress(OSError, ValueError):  # a terminal that is gone, or a descriptor closed
+            return _read_line(self._lines)
+        return b""
 
     def _hand_over(self, message: types.JSONRPCMessage) -> None:
         if isinstance(message, types.JSONRPCRequest):
@@ -122,7 +126,8 @@ class Host:
             self._inbox.send_nowait(SessionMessage(message))  # unless the session ended first
 
     def _answered(self, id_: Any) -> None:
-        if isinstance(id_, (str, int)) and id_ in self._open:
+        # Not True, which Python has for 1.
+        if type(id_) in (str, int) and id_ in self._open:
             self._open.discard(id_)
             self._changed.set()
             self._changed = anyio.Event()
@@ -191,7 +196,8 @@ def read_message(line: bytes) -> _Read:
         return None
     text = line.decode(errors="replace")
     try:
-        return types.jsonrpc_message_adapter.validate_json(text, by_name=False)
+        message = types.jsonrpc_message_adapter.validate_json(text, by_name=False)
+        return _refusal_of_odd_id(line, message) or message
     except ValidationError as error:
         no_json = any(each["type"] == "json_invalid" for each in error.errors(include_url=False))
     if no_json:
@@ -202,6 +208,17 @@ def read_message(line: bytes) -> _Read:
             "deeply, or holds half a surrogate pair or a number of thousands of digits.",
         )
     return _refusal(line, types.INVALID_REQUEST, "The line is no JSON-RPC message.")
+
+
+def _refusal_of_odd_id(line: bytes, message: types.JSONRPCMessage) -> Refusal | None:
+    """A call whose id is neither a text nor a whole number reads as a notification, and would
+    never be answered; a notification's own id, as some hosts send it, is passed over.
+    """  # noqa: D205  # one sentence
+    if not isinstance(message, types.JSONRPCNotification) or b'"id"' not in line:
+        return None
+    if message.method.startswith("notifications/"):
+        return None
+    return _refusal(line, types.INVALID_REQUEST, "The id is neither a text nor a whole number.")
 
 
 def _refusal(line: bytes, code: int, message: str) -> Refusal | None:
@@ -216,15 +233,24 @@ def _refusal(line: bytes, code: int, message: str) -> Refusal | None:
 def _id_of(line: bytes) -> tuple[types.RequestId | None, bool]:
     """The id as far as it can be made out, and whether somebody may wait for an answer."""
     try:
-        found = json.loads(line, parse_int=_whole)
+        # As text, for of bytes it would guess the encoding.
+        found = json.loads(line.decode(errors="replace"), parse_int=_whole)
     except (ValueError, RecursionError):
         match = _ID_AT_HEAD.match(line[:_ENDS_BYTES]) or _ID_AT_TAIL.search(line[-_ENDS_BYTES:])
-        return (_plain(json.loads(match[1], strict=False)) if match else None), True
+        return (_id_in(match[1]) if match else None), True
     if not isinstance(found, dict):
         return None, True
     if "method" in found:
         return _plain(found.get("id")), "id" in found
     return _plain(found.get("id")), not found.keys() & {"result", "error"}
+
+
+def _id_in(found: bytes) -> types.RequestId | None:
+    """What was cut out of a line may be no JSON by itself, or no text."""
+    try:
+        return _plain(json.loads(found.decode(), strict=False))
+    except ValueError:
+        return None
 
 
 def _whole(digits: str) -> int:

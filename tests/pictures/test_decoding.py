@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from inference_mcp.pictures.decoding import decode
+from inference_mcp.pictures.decoding import Examined, examine
 from inference_mcp.pictures.rules import MAX_PIXELS, PictureFlawError
+from tests.pictures.hostile import of_width
 from tests.pictures.samples import (
     BLUE,
     PNG_SIGNATURE,
@@ -30,6 +31,15 @@ from tests.pictures.samples import (
 )
 
 NOISE = noise(40, 30)
+
+
+def decode(data: bytes) -> Examined:
+    """Examined, and found whole."""
+    found = examine(data)
+    found.require_whole()
+    return found
+
+
 WHOLE = {
     "png": encoded(NOISE),
     "interlaced-free palette png": encoded(NOISE.quantize(32)),
@@ -54,7 +64,7 @@ def test_importing_the_package_does_not_import_pillow() -> None:
 def test_a_whole_picture_is_decoded(data: bytes) -> None:
     """All four formats."""
     decoded = decode(data)
-    assert decoded.image.size == (40, 30)
+    assert decoded.size == (40, 30)
     assert decoded.plain().mode in ("RGB", "RGBA")
 
 
@@ -90,6 +100,18 @@ def test_a_png_that_claims_too_much_is_refused_by_its_header(
     """Nothing is decoded: there are no pixels in these files at all."""
     with pytest.raises(PictureFlawError, match=reason):
         decode(png_of(*size, chunk(b"IDAT", b"")))
+
+
+def claiming(data: bytes) -> bytes:
+    """The same file, that claims 8000 by 5000 pixels."""
+    changed = bytearray(data)
+    if data.startswith(b"RIFF"):
+        at = data.index(b"VP8L") + 9
+        changed[at : at + 4] = struct.pack("<I", 7_999 | 4_999 << 14)
+    else:
+        at = data.index(b"\xff\xc2") + 5
+        changed[at : at + 4] = struct.pack(">HH", 5_000, 8_000)
+    return bytes(changed)
 
 
 def test_other_formats_that_claim_too_much_are_refused() -> None:
@@ -129,7 +151,40 @@ def test_a_png_text_bomb_does_no_harm(kind: bytes) -> None:
     pixels = zlib.compress(b"".join(b"\0" + bytes(3 * 4) for _ in range(4)))
     data = png_of(4, 4, bomb_chunk(kind), chunk(b"IDAT", pixels))
     with contextlib.suppress(PictureFlawError):
-        assert decode(data).image.size == (4, 4)
+        assert decode(data).size == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (claiming(encoded(plain(), "JPEG", progressive=True, subsampling=0)), "a progressive JPEG"),
+        (claiming(encoded(plain(), "WebP", lossless=True)), "a WebP"),
+        (of_width(8_000, 4_000, 16, 6, interlaced=True), "an interlaced PNG"),
+    ],
+)
+def test_what_can_only_be_decoded_whole_has_a_lower_limit(data: bytes, reason: str) -> None:
+    """Refused with the size that would do, before anything is decoded."""
+    with pytest.raises(PictureFlawError, match=rf"is {reason}.* of more than \d+ megapixels"):
+        examine(data).plain()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(Image.new("RGB", (5_000, 2_600), RED), "JPEG"),
+        encoded(Image.new("P", (5_000, 2_600), 1), "GIF"),
+        of_width(5_000, 2_600, 16, 6),
+        of_width(5_000, 2_600, 8, 4),
+        of_width(5_000, 2_600, 8, 2, interlaced=True),
+        of_width(5_000, 2_600, 1, 0),
+    ],
+)
+def test_what_has_to_be_changed_is_brought_below_a_bound(data: bytes) -> None:
+    """By a whole number, while it is decoded; below the bound it keeps its pixels."""
+    assert examine(data).size == (5_000, 2_600)
+    result = examine(data).plain()
+    assert result.size == (2_500, 1_300)
+    assert result.mode in ("RGB", "RGBA")
 
 
 def test_a_jpeg_of_endless_scans_is_refused() -> None:
@@ -259,9 +314,7 @@ def test_sixteen_bit_grey_keeps_its_brightness() -> None:
 )
 def test_every_mode_becomes_rgb_or_rgba(image: Image.Image, mode: str) -> None:
     """And metadata stays behind."""
-    decoded = decode(encoded(image, dpi=(300, 300)))
-    assert "dpi" in decoded.image.info
-    result = decoded.plain()
+    result = decode(encoded(image, dpi=(300, 300))).plain()
     assert result.mode == mode
     assert result.info == {}
 

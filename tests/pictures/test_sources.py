@@ -265,6 +265,20 @@ async def test_transparency_lost_to_the_limit_is_said(tight: PictureSources) -> 
     assert "laid on white where it was transparent" in picture.note
 
 
+async def test_a_large_picture_is_reduced_where_it_has_to_be_changed(
+    sources: PictureSources,
+) -> None:
+    """What can be sent as it is keeps its pixels."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.new("RGB", (5_000, 2_600), RED)
+    picture = await converted(sources, encoded(image, "JPEG", exif=exif))
+    assert (picture.width_px, picture.height_px) == (1_300, 2_500)
+    assert "turned upright and reduced to 1300x2500 pixels before" in picture.note
+    data = encoded(image, "JPEG")
+    assert (await load(sources, data_uri(data))).data == data
+
+
 async def test_several_pictures_share_the_budget_in_their_order(tight: PictureSources) -> None:
     """Small ones go as they are; the large ones share what is left (trap 18)."""
     small = encoded(plain())

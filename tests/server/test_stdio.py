@@ -51,6 +51,9 @@ def test_a_call_that_cannot_be_read_is_answered_by_its_id(value: str) -> None:
         ('{"jsonrpc":"2.0","id":[1],"method":5}', (None, -32600)),
         ('{"jsonrpc":"2.0","id":"\\ud83d","method":"a"}', (None, -32700)),
         (b'{"jsonrpc":"2.0","id":1,"method":"a","params":5\xff}', (1, -32700)),
+        ('{"jsonrpc":"2.0","id":true,"method":"a"}', (None, -32600)),
+        ('{"jsonrpc":"2.0","id":1.5,"method":"a"}', (None, -32600)),
+        ('{"jsonrpc":"2.0","id":null,"method":"tools/list"}', (None, -32600)),
     ],
 )
 def test_what_is_no_message_is_said_to_be_none(
@@ -58,6 +61,23 @@ def test_what_is_no_message_is_said_to_be_none(
 ) -> None:
     """Without an id where none can be made out."""
     assert refused(line) == expected
+
+
+@pytest.mark.parametrize(
+    "id_",
+    [rb'"\4"', rb'"\u00"', b'"\xff"', b'"\0"', b'"\0a"', b"\r007", b'"a\0', b"0x1", b'"\xff\xfe"'],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_id_that_cannot_be_read_is_none(id_: bytes, whole: bool) -> None:
+    """No line, however odd, may raise: for the reader that would be the end of stdin."""
+    line = b'{"id": %s, "method": "a", "params": {}' % id_
+    assert isinstance(read_message(line + (b"}" if whole else b"")), Refusal)
+
+
+def test_a_notification_may_bear_an_id_that_is_none() -> None:
+    """Some hosts write null; nobody waits for an answer."""
+    line = b'{"jsonrpc":"2.0","id":null,"method":"notifications/initialized"}'
+    assert isinstance(read_message(line), types.JSONRPCNotification)
 
 
 @pytest.mark.parametrize(
