@@ -263,7 +263,7 @@ async def test_a_folder_deleted_while_running_is_made_anew(url: str, tmp_path: P
 async def test_processes_write_one_file(url: str, tmp_path: Path) -> None:
     """A host gives all of them the same variable; each line tells whose it is."""
     file = tmp_path / "inference.log"
-    settings = {"LOG_LEVEL": "debug", "LOG_FILE": file}
+    settings: dict[str, Any] = {"LOG_LEVEL": "debug", "LOG_FILE": file}
     async with (
         raw_host(url, tmp_path, **settings) as one,
         raw_host(url, tmp_path, **settings) as two,
