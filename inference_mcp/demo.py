@@ -114,6 +114,7 @@ def _server(url: str, folder: Path) -> StdioServerParameters:
         "LOCALAI_URL": url,
         "INFERENCE_MCP_OUTPUT_DIR": str(folder),
         "INFERENCE_MCP_SHARE": "off",
+        "INFERENCE_MCP_LOG_LEVEL": "debug",  # its log is left to be read
         "INFERENCE_MCP_TXT2TXT_MODEL": "qwen3-8b",  # else it would be the one that sees pictures
     }
     # Python looks in its working folder first: there, it finds this very package and no other.

@@ -172,10 +172,11 @@ async def _is_left(group: int) -> bool:
     """Whether a process of the group stays; the worker sees the end by itself, a moment later."""
     if sys.platform == "win32":
         return False
-    with anyio.move_on_after(2):
-        while _exists(group):  # nobody tells of the end of another's child
-            await anyio.sleep(0.01)
-    return _exists(group)
+    for _ in range(200):  # nobody tells of the end of another's child
+        if not _exists(group):
+            return False
+        await anyio.sleep(0.01)
+    return True
 
 
 def _exists(group: int) -> bool:

@@ -256,5 +256,5 @@ async def test_a_log_that_cannot_be_opened_is_told_once(url: str, tmp_path: Path
     async with host(url, tmp_path, LOG_FILE=tmp_path / "logs" / "server.log") as client:
         assert not (await client.call_tool("txt2txt", {"prompt": "Hello"})).is_error
     told = (tmp_path / "stderr").read_text("utf-8")
-    assert told.count('"event": "log.file"') == 1
+    assert told.count('"event": "log.not_written"') == 1
     assert os.fspath(tmp_path) not in told.splitlines()[0]
