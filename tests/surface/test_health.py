@@ -150,6 +150,7 @@ async def test_a_folder_that_cannot_be_written_degrades_health(tmp_path: Path) -
         body: Any = (await app.call("get_health")).structured_content
         assert body["status"] == "degraded"
         assert "cannot be written" in body["problems"][0]
+        assert "INFERENCE_MCP_OUTPUT_DIR" in body["problems"][0], "the step"
 
 
 async def test_the_tools_show_the_memory_limit_that_they_are_told(tmp_path: Path) -> None:
