@@ -68,7 +68,9 @@ class Lately:
 def look_back(
     records: Iterable[Record], samples: Sequence[ErrorSample], now_s: float, window_s: float
 ) -> Lately:
-    """``records`` and ``samples`` are those of the window, the newest first."""
+    """``records`` and ``samples`` are those of the window, the newest first; what the queue had
+    no room for says nothing of LocalAI, and is not among the samples.
+    """  # noqa: D205  # one sentence
     counts: Counter[str] = Counter()
     completed: Counter[str] = Counter()
     spans: list[Spans] = []
@@ -80,8 +82,7 @@ def look_back(
             completed_at_s = at_s if completed_at_s is None else completed_at_s
         if times is not None:
             spans.append(times)
-    # What the queue had no room for says nothing of LocalAI.
-    ended = [each for each in samples if not each.retried and each.error != "queue_full"]
+    ended = [each for each in samples if not each.retried]
     half = len(spans) // 2
     models = sorted({*completed, *(sample.model for sample in ended)})
     return Lately(
@@ -104,7 +105,7 @@ def look_back(
 
 
 def _model(completed: int, samples: Sequence[ErrorSample]) -> ModelLately:
-    codes = Counter(s.error for s in samples if not s.retried and s.error != "queue_full")
+    codes = Counter(s.error for s in samples if not s.retried)
     localai_s = (sample for sample in samples if sample.error.startswith(_LOCALAI_S))
     return ModelLately(completed, codes, next(localai_s, None))
 
