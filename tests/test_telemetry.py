@@ -368,7 +368,7 @@ async def test_nothing_private_is_in_spans_or_metrics(tmp_path: Path) -> None:
     kept = Kept(app.events)
     sent = kept.everything()
     assert len(kept.roots()) == 5
-    canaries = [SECRET, str(tmp_path), "pictures", Path(path).stem, "sha256", "It failed", "iVBOR"]
+    canaries = [SECRET, str(tmp_path), "pictures", Path(path).stem, "hash", "It failed", "iVBOR"]
     assert [each for each in canaries if each in sent] == []
 
 

@@ -28,12 +28,15 @@ LATELY_S = 600.0
 WAITED_S = 0.1
 """Waiting that is no mere way through the queue, which takes about a millisecond."""
 
+_LOCALAI_S = ("backend_", "bad_result", "deadline_exceeded")
+"""How the codes begin that may be LocalAI's fault; the others are a caller's own or the queue's."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelLately:
-    """How one model did. ``codes`` are those of its failed requests, ``last_error`` the newest;
-    what the queue refused is in neither.
-    """  # noqa: D205  # one sentence
+    """How one model did. ``codes`` are those of its failed requests; what the queue refused is
+    not among them. ``last_error`` is the newest of LocalAI's, also of a try that was repeated.
+    """  # noqa: D205  # two sentences
 
     completed: int
     codes: Mapping[str, int]
@@ -65,7 +68,9 @@ class Lately:
 def look_back(
     records: Iterable[Record], samples: Sequence[ErrorSample], now_s: float, window_s: float
 ) -> Lately:
-    """``records`` and ``samples`` are those of the window, the newest first."""
+    """``records`` and ``samples`` are those of the window, the newest first; what the queue had
+    no room for says nothing of LocalAI, and is not among the samples.
+    """  # noqa: D205  # one sentence
     counts: Counter[str] = Counter()
     completed: Counter[str] = Counter()
     spans: list[Spans] = []
@@ -77,8 +82,7 @@ def look_back(
             completed_at_s = at_s if completed_at_s is None else completed_at_s
         if times is not None:
             spans.append(times)
-    # What the queue had no room for says nothing of LocalAI.
-    ended = [each for each in samples if not each.retried and each.error != "queue_full"]
+    ended = [each for each in samples if not each.retried]
     half = len(spans) // 2
     models = sorted({*completed, *(sample.model for sample in ended)})
     return Lately(
@@ -93,7 +97,7 @@ def look_back(
         wait_now_s=_mean([each.queue_s for each in spans[:half]]),
         load_share=_load_share(spans),
         models={
-            model: _model(completed[model], [s for s in ended if s.model == model])
+            model: _model(completed[model], [s for s in samples if s.model == model])
             for model in models
         },
         last_error=ended[0] if ended else None,
@@ -101,8 +105,9 @@ def look_back(
 
 
 def _model(completed: int, samples: Sequence[ErrorSample]) -> ModelLately:
-    codes = Counter(sample.error for sample in samples)
-    return ModelLately(completed, codes, samples[0] if samples else None)
+    codes = Counter(s.error for s in samples if not s.retried)
+    localai_s = (sample for sample in samples if sample.error.startswith(_LOCALAI_S))
+    return ModelLately(completed, codes, next(localai_s, None))
 
 
 def _load_share(spans: Iterable[Spans]) -> float:

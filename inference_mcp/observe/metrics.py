@@ -99,7 +99,7 @@ class Metrics:
         """What the last ``window_s`` seconds were like, as far as records and samples are kept."""
         self._digest()
         since_s = now_s - window_s
-        samples = takewhile(lambda sample: sample.at_s >= since_s, self._errors.newest())
+        samples = takewhile(lambda sample: sample.at_s >= since_s, self._errors.failures())
         return look_back(self._history.newest(since_s), list(samples), now_s, window_s)
 
     def statistics(self) -> dict[str, int]:

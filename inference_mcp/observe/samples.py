@@ -7,7 +7,7 @@ for its event holds nothing else.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,9 @@ from inference_mcp.requests import RequestType
 __all__ = ["KEPT_ERRORS", "ErrorSample", "Errors"]
 
 KEPT_ERRORS = 100
+
+KEPT_FAILURES = 2_000
+"""For health, which counts: more than LocalAI can fail in the minutes that it looks back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,8 @@ class Errors:
 
     def __init__(self) -> None:
         self._samples: deque[ErrorSample] = deque(maxlen=KEPT_ERRORS)
+        # Without what the queue refused: a flood of that must not hide how LocalAI fares.
+        self._failures: deque[ErrorSample] = deque(maxlen=KEPT_FAILURES)
         self.codes: Counter[str] = Counter()
 
     def ended(self, event: JobFinished | JobRejected, code: str, attempt: int) -> None:
@@ -68,6 +73,10 @@ class Errors:
         """The newest first."""
         return list(self._samples)[::-1][:limit]
 
+    def failures(self) -> Iterator[ErrorSample]:
+        """The newest ``KEPT_FAILURES`` of what LocalAI was asked for, the newest first."""
+        return reversed(self._failures)
+
     def _keep(
         self,
         event: JobFinished | JobRejected | JobRetried,
@@ -76,16 +85,17 @@ class Errors:
         *,
         retried: bool,
     ) -> None:
-        self._samples.append(
-            ErrorSample(
-                event.at_s,
-                event.timestamp,
-                code,
-                event.message,
-                event.kind,
-                event.model,
-                attempt,
-                retried,
-                event.parameters,
-            )
+        sample = ErrorSample(
+            event.at_s,
+            event.timestamp,
+            code,
+            event.message,
+            event.kind,
+            event.model,
+            attempt,
+            retried,
+            event.parameters,
         )
+        self._samples.append(sample)
+        if code != "queue_full":
+            self._failures.append(sample)

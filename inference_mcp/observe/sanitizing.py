@@ -6,18 +6,23 @@ Pure. Above are ``jobs``, which makes events; below are only the request records
 from __future__ import annotations
 
 import hashlib
+import secrets
 from typing import Any
 
 from inference_mcp.requests import ChatRequest, GenerationRequest
 
 __all__ = ["sanitized"]
 
+_KEY = secrets.token_bytes(32)
+"""Of this process alone, and never told."""
+
 
 def sanitized(request: GenerationRequest) -> dict[str, Any]:
     """A request's parameters without its content.
 
-    Text becomes its length in characters and the first 8 hex digits of its SHA-256 (enough to
-    see that two are the same, too short to be sure of what they are); a picture its size.
+    Text becomes its length in characters and 8 hex digits of a hash (enough to see that two of
+    this process are the same); a picture its size. A secret of this process goes into the hash,
+    for a short text, such as a PIN, would be found by trying all of them.
     """
     if isinstance(request, ChatRequest):
         return _without_none(
@@ -45,8 +50,8 @@ def sanitized(request: GenerationRequest) -> dict[str, Any]:
 
 
 def _fingerprint(text: str) -> dict[str, Any]:
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return {"characters": len(text), "sha256": digest[:8]}
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4, key=_KEY)
+    return {"characters": len(text), "hash": digest.hexdigest()}
 
 
 def _without_none(**parameters: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ and the setting that changes it. Above is ``health``; below are the records of t
 from __future__ import annotations
 
 from inference_mcp.observe import Lately
+from inference_mcp.scheduling.lifecycle import State
 from inference_mcp.scheduling.protocols import QueueSnapshot
 
 __all__ = ["hints"]
@@ -37,12 +38,9 @@ def _waits(queue: QueueSnapshot, lately: Lately) -> str:
     grows = lately.wait_now_s >= max(LONG_S, GROWS * lately.wait_before_s)
     if lately.ran < ENOUGH or lately.busy_share < ALWAYS_BUSY or not grows:
         return ""
-    places = queue.limits.max_concurrency
-    models = [m for m in queue.models if m.used >= m.slots and _somebody_waits_for(m.name, queue)]
-    settings = []
-    if not models or sum(not request.lent for request in queue.running) >= places:
-        settings.append(f"INFERENCE_MCP_MAX_CONCURRENCY (now {places})")
-    settings += [f"INFERENCE_MCP_MODEL_CONCURRENCY for {m.name} (now {m.slots})" for m in models]
+    settings = _full(queue)
+    if not settings:  # it is over, or they wait for something else: a pause, a load
+        return ""
     return (
         f"Waits grow while every slot is busy: {lately.wait_now_s:.0f} s on average lately, "
         f"{lately.wait_before_s:.0f} s before. If LocalAI can compute more at once (its "
@@ -51,8 +49,18 @@ def _waits(queue: QueueSnapshot, lately: Lately) -> str:
     )
 
 
-def _somebody_waits_for(model: str, queue: QueueSnapshot) -> bool:
-    return any(request.model == model for request in queue.waiting)
+def _full(queue: QueueSnapshot) -> list[str]:
+    """The settings of what is full at this moment, where somebody waits for it."""
+    wanted = {each.model for each in queue.waiting if each.state is State.QUEUED}
+    places = queue.limits.max_concurrency
+    found = []
+    if wanted and sum(not request.lent for request in queue.running) >= places:
+        found.append(f"INFERENCE_MCP_MAX_CONCURRENCY (now {places})")
+    return found + [
+        f"INFERENCE_MCP_MODEL_CONCURRENCY for {m.name} (now {m.slots})"
+        for m in queue.models
+        if m.used >= m.slots and m.name in wanted
+    ]
 
 
 def _loads(queue: QueueSnapshot, lately: Lately) -> str:

@@ -173,7 +173,10 @@ def _problems(seen: Seen) -> list[str]:
             "INFERENCE_MCP_MAX_RESIDENT_MODELS to auto."
         )
     if seen.folder:
-        told.append(seen.folder)
+        told.append(
+            f"{seen.folder} Mend that, or set INFERENCE_MCP_OUTPUT_DIR to a folder that can be "
+            "written; until then pictures come inline alone."
+        )
     if seen.unserved is not None and len(seen.unserved) == len(RequestType):
         told.append(
             "LocalAI offers no model that can be used. Install one there, then call list_models."

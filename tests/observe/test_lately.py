@@ -73,3 +73,13 @@ def test_each_model_is_told_with_its_codes_and_its_last_error() -> None:
     assert b.last_error is not None
     assert b.last_error.at_s == 5
     assert lately.last_error == b.last_error
+
+
+def test_a_model_s_last_error_is_localai_s_also_of_a_try_that_was_repeated() -> None:
+    """It explains why a model rests; what a caller did wrong does not."""
+    again = JobRetried(**facts(2), attempt=1, code="backend_busy", message="No.", parameters={})
+    lately = metrics_of(finished(1, "failed"), again, finished(3, "failed", code="invalid_input"))
+    seen = lately.lately(10).models["qwen3-8b"]
+    assert seen.last_error is not None
+    assert (seen.last_error.at_s, seen.last_error.error) == (2, "backend_busy")
+    assert dict(seen.codes) == {"backend_error": 1, "invalid_input": 1}

@@ -32,7 +32,7 @@ def test_samples_are_the_newest_first_and_as_many_as_asked_for() -> None:
         "model": "qwen3-8b",
         "attempt": 1,
         "retried": False,
-        "parameters": {"prompt": {"characters": 9, "sha256": "01234567"}},
+        "parameters": {"prompt": {"characters": 9, "hash": "01234567"}},
     }
 
 

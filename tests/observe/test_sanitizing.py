@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
+from unittest.mock import ANY
 
 import pytest
 
@@ -35,7 +38,7 @@ IMAGE_REQUEST = ImageRequest(
 def test_sanitized_parameters_of_a_chat_hold_lengths_and_sizes() -> None:
     """What was not said is not told either."""
     assert sanitized(CHAT_REQUEST) == {
-        "prompt": {"characters": 19, "sha256": "2aef23e9"},
+        "prompt": {"characters": 19, "hash": ANY},
         "messages": 2,
         "images": ["64x48, 19 bytes"],
         "temperature": 0.5,
@@ -47,8 +50,8 @@ def test_sanitized_parameters_of_a_chat_hold_lengths_and_sizes() -> None:
 def test_sanitized_parameters_of_a_picture_hold_lengths_and_sizes() -> None:
     """Numbers stay: they hold nothing private and explain most failures."""
     assert sanitized(IMAGE_REQUEST) == {
-        "prompt": {"characters": 9, "sha256": "647c3a65"},
-        "negative_prompt": {"characters": 9, "sha256": "647c3a65"},
+        "prompt": {"characters": 9, "hash": ANY},
+        "negative_prompt": {"characters": 9, "hash": ANY},
         "width": 64,
         "height": 48,
         "seed": 7,
@@ -62,6 +65,20 @@ def test_no_content_is_in_sanitized_parameters(request_: ChatRequest | ImageRequ
     told = json.dumps(sanitized(request_))
     assert SECRET not in told
     assert "bytes'" not in told
+
+
+def test_a_hash_tells_equal_texts_and_nothing_of_a_short_one() -> None:
+    """Whoever sees it can try every PIN: without this process's secret no guess can be checked."""
+
+    def shown(text: str) -> str:
+        found: str = sanitized(replace(IMAGE_REQUEST, prompt=text))["prompt"]["hash"]
+        return found
+
+    assert shown("1234") == shown("1234") != shown("1235")
+    guesses = [hashlib.new(name, b"1234").hexdigest()[:8] for name in ("sha256", "blake2b")]
+    guesses.append(hashlib.blake2b(b"1234", digest_size=4).hexdigest())
+    assert shown("1234") not in guesses
+    assert len(shown("1234")) == 8
 
 
 def test_half_a_character_can_still_be_told() -> None:

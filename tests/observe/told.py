@@ -57,7 +57,7 @@ def finished(
         processing_s=processing_s,
         code=code or {"failed": "backend_error", "cancelled": "cancelled"}.get(state),
         message="LocalAI failed." if state == "failed" else "",
-        parameters={"prompt": {"characters": 9, "sha256": "01234567"}},
+        parameters={"prompt": {"characters": 9, "hash": "01234567"}},
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,6 +101,18 @@ def test_full_places_without_a_full_model_name_the_places() -> None:
     assert "MODEL_CONCURRENCY" not in hint
 
 
+def test_a_burst_that_is_over_needs_no_setting() -> None:
+    """Nobody waits any more, so nothing tells which setting it was."""
+    assert told(GROWING, WORKS, limits=Limits(max_concurrency=4)) == ""
+
+
+def test_who_waits_for_a_retry_waits_for_no_slot() -> None:
+    """LocalAI refuses and asks to be left alone: the pauses grow, and every slot is free."""
+    paused = replace(request(waits=True), state=State.RETRYING)
+    assert told(GROWING, WORKS, running=(request(waits=False),), waiting=(paused,)) == ""
+    assert told(GROWING, replace(WORKS, used=0), waiting=(request(waits=True),)) == ""
+
+
 @pytest.mark.parametrize(
     "events",
     [
@@ -114,7 +127,8 @@ def test_full_places_without_a_full_model_name_the_places() -> None:
 )
 def test_other_waits_need_no_advice(events: list[JobEvent]) -> None:
     """All works as it is meant to."""
-    assert told(events, WORKS, running=(request(waits=False),)) == ""
+    running, waiting = (request(waits=False),), (request(waits=True),)
+    assert told(events, WORKS, running=running, waiting=waiting) == ""
 
 
 def test_loads_that_eat_a_fifth_of_the_time_name_the_residency() -> None:

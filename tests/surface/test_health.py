@@ -19,7 +19,7 @@ from inference_mcp.scheduling.state import Counts, Limits
 from inference_mcp.surface.health import Identity, MemoryFacts, Seen, health
 from tests.assembled import assembled
 from tests.fakes import FakeBackend
-from tests.observe.told import finished, metrics_of
+from tests.observe.told import finished, metrics_of, rejected
 
 GOOD = BackendHealth(reachable=True, ready=True, version="v4.9.0")
 IDENTITY = Identity("1.2.3", "http://localhost:8080")
@@ -150,6 +150,7 @@ async def test_a_folder_that_cannot_be_written_degrades_health(tmp_path: Path) -
         body: Any = (await app.call("get_health")).structured_content
         assert body["status"] == "degraded"
         assert "cannot be written" in body["problems"][0]
+        assert "INFERENCE_MCP_OUTPUT_DIR" in body["problems"][0], "the step"
 
 
 async def test_the_tools_show_the_memory_limit_that_they_are_told(tmp_path: Path) -> None:
@@ -219,6 +220,16 @@ def test_refused_requests_say_nothing_of_localai() -> None:
     body = judged(events=events)
     assert body["status"] == "unavailable"
     assert "[backend_auth]" in body["problems"][0]
+
+
+def test_health_counts_more_failures_than_are_shown() -> None:
+    """Neither a flood of refusals nor many failures hide how LocalAI fares."""
+    refused = [failed(n, "backend_auth") for n in range(3)]
+    flood = [rejected(5) for _ in range(100)]
+    assert judged(events=[*refused, *flood])["status"] == "unavailable"
+    model = ModelView("m", "resident", 0, 1, "closed", None, None)
+    many = [failed(n) if n % 5 < 3 else finished(n, model="m") for n in range(550)]
+    assert judged(model, events=many)["problems"][0].startswith("m fails: 330 of 550 requests")
 
 
 def test_what_was_mended_is_forgotten() -> None:
