@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import TypeAlias
 
 from inference_mcp.backend import BackendHealth
-from inference_mcp.errors import BackendAuthError, InferenceError
+from inference_mcp.errors import BackendAuthError, BackendBusyError, InferenceError
 from inference_mcp.localai.failures import Answer, from_answer, no_answer, not_localai
 from inference_mcp.localai.rules import Asked
 from inference_mcp.localai.wire import parse_json
@@ -76,7 +76,11 @@ def _problem(seen: Seen, url: str, waited_s: float) -> InferenceError | None:
     ready, models = seen.get(READY), seen.get(MODELS)
     # "Starting" explains everything that the model list may say besides.
     if isinstance(ready, Answer) and ready.status == 503:
-        return from_answer(ready, Asked(), url)
+        return BackendBusyError(
+            "LocalAI is starting: it answers, and takes no requests yet.",
+            "Wait until it is up; what is asked for meanwhile waits in the queue.",
+            transient=True,
+        )
     if isinstance(models, InferenceError):
         return models
     if models is None:

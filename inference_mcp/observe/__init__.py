@@ -17,7 +17,8 @@ Definitions, each in force wherever the figure appears:
 - *submitted*: every request handed to the queue, also those refused there. Bad input is
   answered before anything is submitted, and is not counted.
 - *finished* = completed + failed. *failed* excludes *rejected*: refused for want of room, at once
-  or later, when a better request took the place in the queue (S12). What was *cancelled* is
+  or later, when a better request took the place in the queue (S12), or because it could not be
+  done in time (S13). What was *cancelled* is
   neither.
 - *queue time*: from submission to result, less load and processing time. A wait ends with the
   grant; what a preemption adds, the aborted call and the new wait, is queue time, and so are a
@@ -27,7 +28,8 @@ Definitions, each in force wherever the figure appears:
   to its failure.
 - *load time*: what of the wait went into loading models, where it can be told apart; else it is
   part of the processing time, and ``None``.
-- Averages and percentiles are over the finished requests that were granted at least once.
+- Averages and percentiles are over the finished requests that were granted at least once; one
+  whose time was over while its model loaded is in none of them.
 - *throughput*: finished requests divided by the minutes of the window.
 - *success rate*: completed / (completed + failed); ``None`` before the first.
 - A window holds what happened in it: a request submitted before and finished in it is one of its

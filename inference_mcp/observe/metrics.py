@@ -3,12 +3,16 @@
 Above are ``jobs``' observer, which feeds it, and the surface, which shows what it tells. An event
 costs the request that it belongs to one append; it is looked into when somebody asks, or when
 ``MAX_FRESH`` have come together.
+
+Who asks may do so from a thread, for adding up a busy day takes a while: whatever is kept is
+changed under a lock, and ``observe`` never waits for it.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from itertools import takewhile
 from typing import Any
 
@@ -29,7 +33,7 @@ from inference_mcp.observe.figures import (
     merged,
 )
 from inference_mcp.observe.history import History
-from inference_mcp.observe.lately import LATELY_S, Lately, look_back
+from inference_mcp.observe.lately import LATELY_S, Lately, Load, look_back
 from inference_mcp.observe.samples import Errors
 
 __all__ = ["MAX_FRESH", "MAX_MODELS", "OTHER_MODELS", "Metrics"]
@@ -40,6 +44,9 @@ MAX_FRESH = 256
 MAX_MODELS = 500
 """Models that are told apart; LocalAI may be given new ones for ever."""
 
+KEPT_LOADS = 1_000
+"""Loads kept; more than ten minutes can hold."""
+
 OTHER_MODELS = "(other models)"
 
 
@@ -48,16 +55,26 @@ class Metrics:
 
     def __init__(self, started_at_s: float) -> None:
         self._started_at_s = started_at_s
-        self._fresh: list[JobEvent] = []
+        self._lock = threading.Lock()
+        self._fresh: deque[JobEvent] = deque()
         self._history = History()
         self._errors = Errors()
+        self._ended: Counter[tuple[str, Key]] = Counter()
+        self._loads: deque[Load] = deque(maxlen=KEPT_LOADS)
         self._models: set[str] = set()
 
     def observe(self, event: JobEvent) -> None:
         """Take in one event; they come in the order of their ``at_s``."""
         self._fresh.append(event)
-        if len(self._fresh) >= MAX_FRESH:
-            self._digest()
+        if len(self._fresh) >= MAX_FRESH and self._lock.acquire(blocking=False):
+            try:
+                self._digest()
+            finally:
+                self._lock.release()
+
+    def loaded(self, at_s: float, took_s: float) -> None:
+        """A model was loaded, which took so long and ended then."""
+        self._loads.append((at_s, took_s))
 
     def requests(self, now_s: float, window_s: float | None = None) -> dict[str, Any]:
         """The body of ``get_request_metrics`` without its ``timestamp``.
@@ -65,13 +82,14 @@ class Metrics:
         ``window_s`` in it is the window that the figures are of: the one that was asked for, but
         not longer than this process runs, and see ``history`` for what it can still tell.
         """
-        self._digest()
         uptime = now_s - self._started_at_s
-        if window_s is None or window_s >= uptime:
-            span, cells = uptime, self._history.all()
-        else:
-            since_s, cells = self._history.since(now_s - window_s)
-            span = now_s - max(since_s, self._started_at_s)
+        with self._lock:
+            self._digest()
+            if window_s is None or window_s >= uptime:
+                span, cells = uptime, self._history.all()
+            else:
+                since_s, cells = self._history.since(now_s - window_s)
+                span = now_s - max(since_s, self._started_at_s)
         whole = merged(cells.values())
         return {
             **block_of(whole, span),
@@ -84,32 +102,35 @@ class Metrics:
 
     def errors(self, limit: int) -> dict[str, Any]:
         """The body of ``get_error_metrics`` without its ``timestamp``."""
-        self._digest()
-        cells = self._history.all()
-        return {
-            "counts": dict(sorted(self._errors.codes.items())),
-            "rates": {
-                "by_type": _rates(cells, lambda key: key[0].value),
-                "by_model": _rates(cells, lambda key: key[1]),
-            },
-            "recent_samples": [sample.told() for sample in self._errors.newest(limit)],
-        }
+        with self._lock:
+            self._digest()
+            return {
+                "counts": dict(sorted(self._errors.codes.items())),
+                "rates": {
+                    "by_type": _rates(self._ended, lambda key: key[0].value),
+                    "by_model": _rates(self._ended, lambda key: key[1]),
+                },
+                "recent_samples": [sample.told() for sample in self._errors.newest(limit)],
+            }
 
     def lately(self, now_s: float, window_s: float = LATELY_S) -> Lately:
         """What the last ``window_s`` seconds were like, as far as records and samples are kept."""
-        self._digest()
         since_s = now_s - window_s
-        samples = takewhile(lambda sample: sample.at_s >= since_s, self._errors.failures())
-        return look_back(self._history.newest(since_s), list(samples), now_s, window_s)
+        with self._lock:
+            self._digest()
+            records = list(self._history.newest(since_s))
+            failures = takewhile(lambda sample: sample.at_s >= since_s, self._errors.failures())
+            samples = list(failures)
+        loads = [load for load in tuple(self._loads) if load[0] >= since_s]
+        return look_back(records, samples, loads, now_s, window_s)
 
     def statistics(self) -> dict[str, int]:
         """How much is held."""
         return {"fresh": len(self._fresh), **self._history.statistics()}
 
     def _digest(self) -> None:
-        fresh, self._fresh = self._fresh, []
-        for event in fresh:
-            match event:
+        while self._fresh:  # more may come meanwhile
+            match event := self._fresh.popleft():
                 case JobSubmitted():
                     self._add("submitted", event)
                 case JobFinished():
@@ -145,7 +166,10 @@ class Metrics:
                 model = OTHER_MODELS
             else:
                 self._models.add(model)
-        self._history.add((event.at_s, what, (event.kind, model), spans))
+        key = (event.kind, model)
+        if what in ("completed", "failed"):
+            self._ended[what, key] += 1
+        self._history.add((event.at_s, what, key, spans))
 
 
 def _split(
@@ -157,14 +181,10 @@ def _split(
     }
 
 
-def _rates(cells: dict[Key, Tally], name: Callable[[Key], str]) -> dict[str, float]:
+def _rates(ended: Mapping[tuple[str, Key], int], name: Callable[[Key], str]) -> dict[str, float]:
     finished: Counter[str] = Counter()
     failed: Counter[str] = Counter()
-    for key, cell in cells.items():
-        finished[name(key)] += cell.finished
-        failed[name(key)] += cell.counts["failed"]
-    return {each: round(failed[each] / finished[each], 4) for each in _named(finished)}
-
-
-def _named(finished: Counter[str]) -> Iterable[str]:
-    return sorted(each for each, number in finished.items() if number)
+    for (what, key), number in ended.items():
+        finished[name(key)] += number
+        failed[name(key)] += number * (what == "failed")
+    return {each: round(failed[each] / finished[each], 4) for each in sorted(finished)}

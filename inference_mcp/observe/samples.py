@@ -25,7 +25,9 @@ KEPT_FAILURES = 2_000
 
 @dataclass(frozen=True, slots=True)
 class ErrorSample:
-    """One failure. ``attempt`` is 0 where it never came to a try; ``at_s`` is monotonic."""
+    """One failure. ``at_s`` is monotonic; ``attempt`` is 0 where no call was made: its model did
+    not load, say.
+    """  # noqa: D205  # one sentence
 
     at_s: float
     timestamp: datetime

@@ -115,6 +115,7 @@ def _app(
     telemetry: Telemetry | None,
 ) -> App:
     metrics = Metrics(anyio.current_time())
+    link.loaded = metrics.loaded
     jobs = Jobs(
         tasks,
         scheduler=scheduler,

@@ -41,6 +41,7 @@ class Link:
         self._tasks = tasks
         self._make = make
         self.tell: Tell = lambda loaded, limit: None
+        self.loaded: Callable[[float, float], None] = lambda at_s, took_s: None
         self._lock = anyio.Lock()
         self._made: InferenceBackend | None = None
         self._answered: anyio.Event | None = None
@@ -84,6 +85,7 @@ class Link:
             if permitted:
                 took_s = round(anyio.current_time() - began, 3)
                 log("info", "model.loaded", model=model, load_s=took_s)
+                self.loaded(anyio.current_time(), took_s)
             return permitted
 
     async def unload_model(self, model: str) -> bool:

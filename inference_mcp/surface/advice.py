@@ -26,12 +26,19 @@ LONG_S = 2.0
 """A wait that a person notices."""
 
 MANY_LOADS = 0.2
-"""A fifth of the time from submission to result spent on loading models."""
+"""A fifth of the time in which LocalAI loads or computes."""
+
+SOME_LOADS = 3
+"""A first load or two must be; it is the coming and going that costs."""
 
 
-def hints(queue: QueueSnapshot, lately: Lately) -> list[str]:
-    """What may be done, the most telling first; mostly nothing."""
-    return [each for each in (_loads(queue, lately), _waits(queue, lately), _room(lately)) if each]
+def hints(queue: QueueSnapshot, lately: Lately, *, own_limit: bool) -> list[str]:
+    """What may be done, the most telling first; mostly nothing.
+
+    ``own_limit``: it is our setting, and not LocalAI's limit, that keeps models out of memory.
+    """
+    found = (_loads(queue, lately, own_limit), _waits(queue, lately), _room(lately))
+    return [each for each in found if each]
 
 
 def _waits(queue: QueueSnapshot, lately: Lately) -> str:
@@ -63,18 +70,24 @@ def _full(queue: QueueSnapshot) -> list[str]:
     ]
 
 
-def _loads(queue: QueueSnapshot, lately: Lately) -> str:
-    if lately.ran < ENOUGH or lately.load_share < MANY_LOADS:
+def _loads(queue: QueueSnapshot, lately: Lately, own_limit: bool) -> str:
+    if lately.ran < ENOUGH or lately.loads < SOME_LOADS or lately.load_share < MANY_LOADS:
         return ""
     limit, used = queue.limits.max_resident_models, len(lately.models)
+    minutes = lately.window_s / 60
     told = (
-        f"Loading models takes {lately.load_share:.0%} of the time from a request to its result. "
+        f"Loading models took {lately.load_share:.0%} of LocalAI's time in the last "
+        f"{minutes:.0f} minutes ({lately.loads} loads). "
     )
     if limit and used > limit:
+        setting = (
+            f"INFERENCE_MCP_MAX_RESIDENT_MODELS (now {limit})"
+            if own_limit
+            else f"its LOCALAI_MAX_ACTIVE_BACKENDS (now {limit})"
+        )
         return told + (
             f"{used} models take turns in room for {limit}: if LocalAI's memory holds more, "
-            "raise its LOCALAI_MAX_ACTIVE_BACKENDS (and INFERENCE_MCP_MAX_RESIDENT_MODELS, "
-            "where that is set); else let the types share fewer models "
+            f"raise {setting}; else let the types share fewer models "
             "(INFERENCE_MCP_TXT2TXT_MODEL and the like)."
         )
     return told + (

@@ -42,6 +42,8 @@ _EVERYBODY_S = {
 }
 """Errors that concern LocalAI as a whole, and what to do about each."""
 
+_MODEL_STEP = "Look into LocalAI's log for why, or use another model."
+
 _MODEL_S = frozenset(("backend_error", "bad_result", "backend_busy"))
 """Errors for which a model is to blame."""
 
@@ -72,7 +74,8 @@ class Seen:
     """All that health is judged by.
 
     ``unserved`` are the types that no model of LocalAI's is known to do, ``None`` where that
-    could not be seen; ``folder`` is what is wrong with the output folder, if anything.
+    could not be seen, and then ``unlisted`` says why; ``folder`` is what is wrong with the output
+    folder, if anything.
     """
 
     found: BackendHealth
@@ -82,6 +85,7 @@ class Seen:
     memory: MemoryFacts
     sharing: Sharing
     unserved: Sequence[RequestType] | None = None
+    unlisted: str | None = None
     folder: str | None = None
 
 
@@ -98,7 +102,7 @@ def health(seen: Seen) -> dict[str, Any]:
         "ready": found.ready,
         "key_accepted": found.key_accepted,
         "problems": problems,
-        "hints": hints(seen.queue, seen.lately),
+        "hints": hints(seen.queue, seen.lately, own_limit=_is_ours(seen.memory)),
         "missing": _missing(seen),
         "observed": _observed(seen.lately),
         "circuits": {model.name: model.circuit for model in most_telling(models)},
@@ -172,6 +176,8 @@ def _problems(seen: Seen) -> list[str]:
             f"keeps {memory.localai}: it drops models that the queue takes for loaded. Set "
             "INFERENCE_MCP_MAX_RESIDENT_MODELS to auto."
         )
+    if seen.unlisted and not found.problem:
+        told.append(f"No model can be chosen, for LocalAI does not list any now: {seen.unlisted}")
     if seen.folder:
         told.append(
             f"{seen.folder} Mend that, or set INFERENCE_MCP_OUTPUT_DIR to a folder that can be "
@@ -191,15 +197,17 @@ def _trouble(model: ModelView, lately: Lately) -> str:
     if seen is None:
         return rests
     failed = sum(number for code, number in seen.codes.items() if code in _MODEL_S)
-    if not rests and (failed < ALL_FAILED or failed < seen.completed):
+    mended = failed < max(ALL_FAILED, seen.completed) or seen.streak >= ALL_FAILED
+    if not rests and mended:
         return ""
-    return " ".join(filter(None, (rests or _fails(model, seen, failed, lately), _last(seen))))
+    what = rests or _fails(model, seen, failed, lately)
+    return " ".join(filter(None, (what, _last(seen), _MODEL_STEP)))
 
 
 def _fails(model: ModelView, seen: ModelLately, failed: int, lately: Lately) -> str:
     minutes = lately.window_s / 60
     return (
-        f"{model.name} fails: {failed} of {failed + seen.completed} requests in the last "
+        f"{model.name} fails: {failed} of {failed + seen.completed} requests failed in the last "
         f"{minutes:.0f} minutes."
     )
 
@@ -207,6 +215,12 @@ def _fails(model: ModelView, seen: ModelLately, failed: int, lately: Lately) -> 
 def _last(seen: ModelLately) -> str:
     error = seen.last_error
     return f"Its last error: [{error.error}] {error.message}".strip() if error else ""
+
+
+def _is_ours(memory: MemoryFacts) -> bool:
+    """Whether the limit in force is our setting, and LocalAI's own would let more in."""
+    above = not memory.localai or memory.localai > memory.in_force
+    return memory.source == "setting" and above
 
 
 def _missing(seen: Seen) -> list[str]:

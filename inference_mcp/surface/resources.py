@@ -160,7 +160,7 @@ class Resources:
             case "queue":
                 return await self._tools.queue_body()
             case "metrics":
-                return self._tools.metrics_body()
+                return await self._tools.metrics_body()
             case "errors":
                 return self._tools.errors_body(100)
         found = await (await self._tools.backend()).list_models()

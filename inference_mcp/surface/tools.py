@@ -14,12 +14,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, TypeVarTuple
 
 import anyio
+import anyio.to_thread
 from mcp_types import CallToolResult
 
-from inference_mcp.backend import InferenceBackend, ModelInfo
+from inference_mcp.backend import BackendHealth, InferenceBackend, ModelInfo
 from inference_mcp.errors import BackendFailedError, BackendUnreachableError, InferenceError
 from inference_mcp.job import Job
 from inference_mcp.jobs import Jobs
@@ -40,11 +41,15 @@ from inference_mcp.surface.health import Identity, MemoryFacts, Seen, health, tr
 from inference_mcp.surface.listing import TOOL_NAMES, list_tools
 from inference_mcp.surface.progress import Report, wait
 
-__all__ = ["MIN_PREPARE_S", "TOOL_NAMES", "Tools", "list_tools"]
+__all__ = ["LIST_S", "MIN_PREPARE_S", "TOOL_NAMES", "Tools", "list_tools", "unserved"]
 
 MIN_PREPARE_S = 5.0
 """What a call may take before it is submitted, even where its caller waits for nothing: the
 model must be chosen, and a list of LocalAI's models may have to be fetched for that."""
+
+
+LIST_S = 5.0
+"""How long health waits for LocalAI's list of models, as it does for LocalAI's look at itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class Caller:
 _Handler: TypeAlias = Callable[[Mapping[str, Any], Caller], Awaitable[CallToolResult]]
 _Prepare: TypeAlias = Callable[[calls.ChoosesModels], Awaitable[GenerationRequest]]
 _T = TypeVar("_T")
+_Args = TypeVarTuple("_Args")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,7 +211,7 @@ class Tools:
 
     async def _get_request_metrics(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         given = args.parse(args.RequestMetrics, raw)
-        return status_result(self.metrics_body(given.window_seconds))
+        return status_result(await self.metrics_body(given.window_seconds))
 
     async def _get_error_metrics(self, raw: Mapping[str, Any], caller: Caller) -> CallToolResult:
         return status_result(self.errors_body(args.parse(args.ErrorMetrics, raw).limit))
@@ -222,17 +228,29 @@ class Tools:
     async def health_body(self) -> dict[str, Any]:
         """The body of ``get_health``."""
         backend = await self.backend()
-        found = await backend.check_health()
-        well = found.reachable and found.ready and not found.problem
+        found: list[BackendHealth] = []
+        listed: list[tuple[RequestType, ...] | str] = []
+
+        async def check() -> None:
+            found.append(await backend.check_health())
+
+        async def list_models() -> None:
+            listed.append(await unserved(backend))
+
+        async with anyio.create_task_group() as looks:  # at once: who asks wants to know now
+            looks.start_soon(check)
+            looks.start_soon(list_models)
+        (lacks,) = listed
         return health(
             Seen(
-                found=found,
+                found=found[0],
                 identity=self.identity,
                 queue=await self.scheduler.look(),
-                lately=self.metrics.lately(self.jobs.now_s()),
+                lately=await _aside(self.metrics.lately, self.jobs.now_s()),
                 memory=self.memory(),
                 sharing=self.scheduler.sharing,
-                unserved=await _unserved(backend) if well else None,
+                unserved=None if isinstance(lacks, str) else lacks,
+                unlisted=lacks if isinstance(lacks, str) else None,
                 folder=await self.store.check_writable(),
             )
         )
@@ -249,9 +267,9 @@ class Tools:
         seen = (await self.scheduler.look()).models
         return status.models(found, seen, kind, self.now())
 
-    def metrics_body(self, window_s: float | None = None) -> dict[str, Any]:
+    async def metrics_body(self, window_s: float | None = None) -> dict[str, Any]:
         """The body of ``get_request_metrics``."""
-        figures = self.metrics.requests(self.jobs.now_s(), window_s)
+        figures = await _aside(self.metrics.requests, self.jobs.now_s(), window_s)
         return figures | {"timestamp": status.iso(self.now())}
 
     def errors_body(self, limit: int) -> dict[str, Any]:
@@ -273,6 +291,11 @@ class _Chooser:
         return await _in_time(self.limit_s, choose)
 
 
+async def _aside(work: Callable[[*_Args], _T], *args: *_Args) -> _T:
+    """Add up in a thread: a busy day takes tenths of a second."""
+    return await anyio.to_thread.run_sync(work, *args, abandon_on_cancel=True)
+
+
 async def _in_time(limit_s: float, work: Callable[[], Awaitable[_T]]) -> _T:
     """What ``work`` gives; raises ``BackendUnreachableError`` after ``limit_s`` seconds."""
     with anyio.move_on_after(limit_s):
@@ -283,12 +306,18 @@ async def _in_time(limit_s: float, work: Callable[[], Awaitable[_T]]) -> _T:
     )
 
 
-async def _unserved(backend: InferenceBackend) -> tuple[RequestType, ...] | None:
-    """The types that have no model; ``None`` where LocalAI cannot tell just now."""
+async def unserved(
+    backend: InferenceBackend, limit_s: float = LIST_S
+) -> tuple[RequestType, ...] | str:
+    """The types that have no model; why not, where LocalAI cannot list any just now."""
+    models = None
     try:
-        models = await backend.list_models()
-    except InferenceError:
-        return None  # the next look at it will tell
+        with anyio.move_on_after(limit_s):
+            models = await backend.list_models()
+    except InferenceError as error:
+        return f"{error.what} {error.next_step}".strip()
+    if models is None:
+        return f"It did not answer within {limit_s:.0f} s."
     served = {kind for model in models for kind in (*model.default_for, *model.abilities)}
     return tuple(kind for kind in RequestType if kind not in served)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from inference_mcp.observe import JobRetried
 from tests.observe.told import facts, finished, metrics_of, rejected, submitted
 
@@ -47,13 +45,28 @@ def test_the_busy_share_is_of_those_that_ran_and_had_to_wait() -> None:
     assert (lately.ran, lately.busy_share) == (4, 0.75)
 
 
-def test_the_share_of_loads_is_of_the_time_from_submission_to_result() -> None:
-    """(4 + 0) of (1 + 4 + 5) + (2 + 8)."""
+def test_the_share_of_loads_is_of_the_time_in_which_localai_was_at_work() -> None:
+    """5 of 5 + 5 + 10, however many waited for it; none of what ended before the window."""
+    metrics = metrics_of(
+        finished(1, load_s=5, processing_s=5),
+        finished(2, load_s=5, processing_s=10),
+    )
+    for at_s, took_s in ((-1, 90), (1, 5), (2, 0.01)):
+        metrics.loaded(at_s, took_s)
+    lately = metrics.lately(10, 10)
+    assert (lately.loads, lately.load_share) == (1, 0.25)
+
+
+def test_a_streak_is_what_completed_since_the_last_failure() -> None:
+    """Of each model."""
     lately = metrics_of(
-        finished(1, queue_s=1, load_s=4, processing_s=5),
-        finished(2, queue_s=2, load_s=None, processing_s=8),
+        finished(1, model="a"),
+        finished(2, "failed", model="a"),
+        finished(3, model="a"),
+        finished(4, model="a"),
+        finished(5, model="b"),
     ).lately(10)
-    assert lately.load_share == pytest.approx(0.2)
+    assert (lately.models["a"].streak, lately.models["b"].streak) == (2, 1)
 
 
 def test_each_model_is_told_with_its_codes_and_its_last_error() -> None:

@@ -43,18 +43,20 @@ def told(
     running: tuple[QueuedRequest, ...] = (),
     waiting: tuple[QueuedRequest, ...] = (),
     limits: Limits = Limits(),  # noqa: B008  # frozen
+    loads_s: Iterable[float] = (),
+    own_limit: bool = False,
 ) -> str:
     """All hints."""
     queue = QueueSnapshot(running, waiting, models, limits, Counts(), intake_open=True)
-    return "\n".join(hints(queue, metrics_of(*events).lately(600.0)))
+    metrics = metrics_of(*events)
+    for took_s in loads_s:
+        metrics.loaded(10.0, took_s)
+    return "\n".join(hints(queue, metrics.lately(600.0), own_limit=own_limit))
 
 
-def waits(*seconds: float, load_s: float | None = None, **of: Any) -> list[JobEvent]:
+def waits(*seconds: float, **of: Any) -> list[JobEvent]:
     """Requests that waited so long, one after the other."""
-    return [
-        finished(n, queue_s=wait_s, load_s=load_s, processing_s=5.0, **of)
-        for n, wait_s in enumerate(seconds)
-    ]
+    return [finished(n, queue_s=wait_s, processing_s=5.0, **of) for n, wait_s in enumerate(seconds)]
 
 
 GROWING = waits(2, 2, 4, 4, 6, 6, 8, 8)
@@ -131,32 +133,40 @@ def test_other_waits_need_no_advice(events: list[JobEvent]) -> None:
     assert told(events, WORKS, running=running, waiting=waiting) == ""
 
 
-def test_loads_that_eat_a_fifth_of_the_time_name_the_residency() -> None:
-    """Two models in room for one."""
-    events = waits(1, 1, 1, 1, load_s=4) + waits(1, 1, 1, 1, load_s=4, model="flux-dev")
-    hint = told(events, limits=Limits(max_resident_models=1))
-    assert hint.startswith("Loading models takes 40% of the time from a request to its result.")
+TAKE_TURNS = waits(1, 1, 1, 1) + waits(1, 1, 1, 1, model="flux-dev")
+"""Two models, 40 s of work."""
+
+
+@pytest.mark.parametrize(
+    ("own_limit", "setting"),
+    [
+        (True, "raise INFERENCE_MCP_MAX_RESIDENT_MODELS (now 1)"),
+        (False, "raise its LOCALAI_MAX_ACTIVE_BACKENDS (now 1)"),
+    ],
+)
+def test_loads_that_eat_a_fifth_of_the_time_name_the_residency(
+    own_limit: bool, setting: str
+) -> None:
+    """Two models in room for one; whose limit that is decides what to raise."""
+    one = Limits(max_resident_models=1)
+    hint = told(TAKE_TURNS, limits=one, loads_s=[10, 10, 20], own_limit=own_limit)
+    told_share = "Loading models took 50% of LocalAI's time in the last 10 minutes (3 loads)."
+    assert hint.startswith(told_share)
     assert "2 models take turns in room for 1" in hint
-    assert "INFERENCE_MCP_MAX_RESIDENT_MODELS" in hint
+    assert setting in hint
 
 
-def test_loads_though_all_models_fit_name_localai_s_watchdog() -> None:
+@pytest.mark.parametrize("room", [0, 2])
+def test_loads_though_all_models_fit_name_localai_s_watchdog(room: int) -> None:
     """It drops what is idle."""
-    hint = told(waits(1, 1, 1, 1, 1, 1, 1, 1, load_s=4))
+    hint = told(TAKE_TURNS, limits=Limits(max_resident_models=room), loads_s=[10, 10, 20])
     assert "LOCALAI_WATCHDOG_IDLE_TIMEOUT" in hint
 
 
-def test_models_that_fit_into_a_limit_are_not_its_fault() -> None:
-    """Two in room for two: something else drops them."""
-    events = waits(1, 1, 1, 1, load_s=4) + waits(1, 1, 1, 1, load_s=4, model="flux-dev")
-    hint = told(events, limits=Limits(max_resident_models=2))
-    assert "LOCALAI_WATCHDOG_IDLE_TIMEOUT" in hint
-
-
-@pytest.mark.parametrize("load_s", [None, 0.0, 1.0])
-def test_few_loads_need_no_advice(load_s: float | None) -> None:
-    """A seventh of the time, at most."""
-    assert told(waits(1, 1, 1, 1, 1, 1, 1, 1, load_s=load_s)) == ""
+@pytest.mark.parametrize("loads_s", [[], [100, 100], [3, 3, 3], [0.05] * 900])
+def test_few_loads_need_no_advice(loads_s: list[float]) -> None:
+    """None; the first of each model; a fifth less a bit; loads of what was there."""
+    assert told(TAKE_TURNS, loads_s=loads_s) == ""
 
 
 def test_refused_requests_name_the_queue_s_room() -> None:

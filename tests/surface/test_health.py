@@ -179,11 +179,15 @@ async def test_a_localai_without_a_model_is_degraded(tmp_path: Path) -> None:
 
 
 async def test_a_list_that_cannot_be_fetched_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
-    """Health is what was looked at now."""
+    """It looks well, and yet no request can be begun."""
     failure = BackendUnreachableError("LocalAI does not answer.", "Start it.")
     async with assembled(tmp_path, FakeBackend(failure=failure)) as app:
         body: Any = (await app.call("get_health")).structured_content
-        assert (body["status"], body["problems"]) == ("ok", [])
+        assert body["status"] == "degraded"
+        assert body["problems"] == [
+            "No model can be chosen, for LocalAI does not list any now: LocalAI does not answer. "
+            "Start it."
+        ]
 
 
 def failed(at_s: float, code: str = "backend_error", model: str = "m") -> JobEvent:
@@ -268,8 +272,8 @@ def test_a_model_that_fails_is_named_with_its_last_error() -> None:
     body = judged(model, events=events)
     assert body["status"] == "degraded"
     assert body["problems"] == [
-        "m fails: 3 of 4 requests in the last 10 minutes. Its last error: [bad_result] "
-        "LocalAI failed."
+        "m fails: 3 of 4 requests failed in the last 10 minutes. Its last error: [bad_result] "
+        "LocalAI failed. Look into LocalAI's log for why, or use another model."
     ]
     assert judged(model, events=events[:2])["problems"] == []
     healed = [*events, finished(50, model="m"), finished(60, model="m"), finished(70, model="m")]
@@ -278,13 +282,28 @@ def test_a_model_that_fails_is_named_with_its_last_error() -> None:
     assert judged(model, events=theirs)["problems"] == [], "its callers' own faults"
 
 
+def test_a_model_that_works_again_is_no_trouble() -> None:
+    """After as many in a row as it takes to be one, however many failed before."""
+    model = ModelView("m", "resident", 0, 1, "closed", None, None)
+    broke = [failed(n) for n in range(10)]
+    again = [finished(20 + n, model="m") for n in range(3)]
+    assert judged(model, events=[*broke, *again[:2]])["status"] == "degraded"
+    assert judged(model, events=[*broke, *again])["status"] == "ok"
+
+
+def test_a_list_that_cannot_be_had_is_told_once() -> None:
+    """Where LocalAI is gone, that says all."""
+    assert len(judged(found=GONE, unserved=None)["problems"]) == 1
+
+
 def test_an_open_circuit_is_told_with_the_last_error() -> None:
     """What it waits for, and why."""
     model = ModelView("m", "resident", 0, 1, "open", 12.0, None)
     body = judged(model, events=[failed(10)])
     assert body["problems"] == [
         "m failed several times in a row; nothing starts on it for another 12 s. "
-        "Its last error: [backend_error] LocalAI failed."
+        "Its last error: [backend_error] LocalAI failed. Look into LocalAI's log for why, or use "
+        "another model."
     ]
     assert body["circuits"] == {"m": "open"}
     assert body["cooldowns"] == {"m": 12.0}

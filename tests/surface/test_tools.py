@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from inference_mcp.backend import AbilitySource, ModelInfo
 from inference_mcp.errors import BackendFailedError
 from inference_mcp.requests import RequestType
-from inference_mcp.surface.tools import TOOL_NAMES, list_tools
+from inference_mcp.surface.tools import TOOL_NAMES, list_tools, unserved
 from tests.assembled import META, Assembled, assembled, busy, facts, texts
 from tests.fakes import IMAGE_MODEL, FakeBackend, png
 
@@ -310,3 +310,15 @@ async def test_models_are_listed_with_what_the_queue_has_seen_of_them(tmp_path: 
         backend.failure = None
         listed = await listed_models(app)
         assert [model["circuit"] for model in listed] == ["open", "open", "closed"]
+
+
+async def test_a_list_that_hangs_does_not_hold_up_health() -> None:
+    """Who asks how things are wants to know now."""
+
+    class Hanging(FakeBackend):
+        async def list_models(self, *, refresh: bool = False) -> tuple[ModelInfo, ...]:
+            await anyio.sleep_forever()
+            return ()
+
+    with anyio.fail_after(5):
+        assert await unserved(Hanging(), 0.01) == "It did not answer within 0 s."
