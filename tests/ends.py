@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import World
@@ -146,6 +147,8 @@ async def _begin(case: Case, raw: Raw) -> None:
             # anyio's own close of a reading end leaves the pipe open.
             transport: Any = raw.process._process._transport  # type: ignore[attr-defined]
             transport.get_pipe_transport(1).close()
+            for _ in range(3):  # the pipe is closed in one of the event loop's next rounds
+                await anyio.lowlevel.checkpoint()
             await raw.send({"jsonrpc": "2.0", "id": 7, "method": "tools/list"})
         case "unread":
             for id_ in range(10, 10 + LISTS):

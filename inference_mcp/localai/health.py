@@ -78,7 +78,7 @@ def _problem(seen: Seen, url: str, waited_s: float) -> InferenceError | None:
     if isinstance(ready, Answer) and ready.status == 503:
         return BackendBusyError(
             "LocalAI is starting: it answers, and takes no requests yet.",
-            "Wait until it is up; what is asked for meanwhile waits in the queue.",
+            "Look again in a moment; what is asked for meanwhile waits in the queue.",
             transient=True,
         )
     if isinstance(models, InferenceError):
