@@ -128,6 +128,8 @@ def _unpacked(packed: Iterable[memoryview]) -> Iterator[bytes]:
     unpacker = zlib.decompressobj()
     try:
         for part in packed:
+            if unpacker.eof:  # it would gather all that follows, anew with each part
+                return
             for begin in range(0, len(part), _PIECE_BYTES):
                 rest: bytes | memoryview = part[begin : begin + _PIECE_BYTES]
                 while rest:
