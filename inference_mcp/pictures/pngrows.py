@@ -136,7 +136,7 @@ def _unpacked(packed: Iterable[memoryview]) -> Iterator[bytes]:
                     if piece := unpacker.decompress(rest, _PIECE_BYTES):
                         yield piece
                     rest = unpacker.unconsumed_tail
-                while not unpacker.eof and (piece := unpacker.decompress(b"", _PIECE_BYTES)):
+                while piece := unpacker.decompress(b"", _PIECE_BYTES):
                     yield piece
     except zlib.error:
         raise damaged() from None
