@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -89,8 +89,7 @@ def _is_too_wide(root: str) -> bool:
         home = Path(os.path.realpath(Path.home()))
     except RuntimeError:  # no home: then nothing can be told from it
         return True
-    wide = {str(folder) for folder in (home, *home.parents, Path(root).anchor)}
-    return any(_same_folder(root, folder) for folder in wide)
+    return _any_of([str(folder) for folder in (home, *home.parents, Path(root).anchor)])(root)
 
 
 def locate(path: str, roots: Sequence[str]) -> Located:
@@ -106,8 +105,9 @@ def locate(path: str, roots: Sequence[str]) -> Located:
         raise PictureFlawError("cannot be found") from None
     if os.name == "posix" and system_folder(str(resolved)):
         raise PictureFlawError("is in a system folder, which this server does not open")
+    is_root = _any_of(roots)
     for folder in (resolved, *resolved.parents):
-        if any(_same_folder(str(folder), root) for root in roots):
+        if is_root(str(folder)):
             if folder == resolved:
                 raise _is_folder()
             return Located(str(folder), resolved.relative_to(folder).parts)
@@ -195,16 +195,28 @@ def _same_text(one: str, other: str) -> bool:
     return os.path.normcase(one) == os.path.normcase(other)
 
 
-def _same_folder(folder: str, root: str) -> bool:
+def _any_of(roots: Sequence[str]) -> Callable[[str], bool]:
+    """Tells whether a folder is one of these, each of which is looked at once: a path may have
+    two thousand folders above it, and a host a hundred roots.
+    """  # noqa: D205  # one sentence
     # By text, and where that fails by identity: a disk may ignore case (macOS) where
-    # normcase does not. Some network disks number nothing: 0 says nothing.
-    if _same_text(folder, root):
-        return True
+    # normcase does not.
+    texts = {os.path.normcase(root) for root in roots}
+    identities = {found for root in roots if (found := _identity(root)) is not None}
+
+    def is_one(folder: str) -> bool:
+        return os.path.normcase(folder) in texts or _identity(folder) in identities
+
+    return is_one
+
+
+def _identity(folder: str) -> tuple[int, int] | None:
+    """Disk and number; some network disks number nothing: 0 says nothing."""
     try:
-        seen, wanted = Path(folder).stat(), Path(root).stat()
+        found = os.stat(folder)  # noqa: PTH116  # as above
     except (OSError, ValueError):
-        return False
-    return wanted.st_ino != 0 and os.path.samestat(seen, wanted)
+        return None
+    return (found.st_dev, found.st_ino) if found.st_ino else None
 
 
 def _require_regular(status: os.stat_result) -> None:

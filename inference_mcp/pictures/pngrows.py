@@ -128,13 +128,15 @@ def _unpacked(packed: Iterable[memoryview]) -> Iterator[bytes]:
     unpacker = zlib.decompressobj()
     try:
         for part in packed:
+            if unpacker.eof:  # it would gather all that follows, anew with each part
+                return
             for begin in range(0, len(part), _PIECE_BYTES):
                 rest: bytes | memoryview = part[begin : begin + _PIECE_BYTES]
                 while rest:
                     if piece := unpacker.decompress(rest, _PIECE_BYTES):
                         yield piece
                     rest = unpacker.unconsumed_tail
-                while not unpacker.eof and (piece := unpacker.decompress(b"", _PIECE_BYTES)):
+                while piece := unpacker.decompress(b"", _PIECE_BYTES):
                     yield piece
     except zlib.error:
         raise damaged() from None

@@ -142,6 +142,7 @@ class Standing(ABC):
             with scope:
                 yield lease
         except InferenceError as error:
+            self._scope = None  # this call is closed: a word to stop means the next grant
             await self._judge(lease, error)
             if not lease.again:
                 raise
@@ -270,6 +271,7 @@ class Standing(ABC):
         retried = await self._ask_retry(error)
         lease.released = True  # with that; by now the next one may have been granted
         if self._final is not None:  # it was ended meanwhile, and whoever did told so
+            self._tell_released(interrupted=True)  # S19: the next try may have been granted
             return
         if retried:
             lease.again = True

@@ -12,6 +12,13 @@ Nothing below is given the settings; each part gets the plain values that it nee
 shows this server as broken while it starts, so nothing heavy is done before the first answers
 are out: the HTTP client is imported in the background, LocalAI is first asked when a tool
 needs it, and no folder is touched.
+
+The attacker at this door is a host that is broken, or passes on what somebody else wrote: lines
+that are no JSON, no message, too long or too deep, ids used twice, cancels of calls that never
+were. Each is answered or passed over, stdout holds nothing but the protocol, and no text of a
+fault goes out. The folders that a host offers are believed, but none that holds the home folder
+or a whole disk. A host can still ask for more at once than memory holds, for it has started
+this process and can end it.
 """
 
 from inference_mcp.server.serving import serve_stdio

@@ -104,8 +104,11 @@ async def _asked(
 
 def folder_of(uri: str) -> Path | None:
     """The folder of a ``file:`` URI of this machine; ``None`` for any other."""
-    parts = urlsplit(uri)
-    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+    try:
+        parts = urlsplit(uri)
+        if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+            return None
+        path = Path(url2pathname(parts.path))
+    except (ValueError, OSError):  # half an IPv6 address; on Windows a path of no drive's form
         return None
-    path = Path(url2pathname(parts.path))
     return path if path.is_absolute() and "\0" not in str(path) else None

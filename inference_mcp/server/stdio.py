@@ -39,7 +39,11 @@ _ENDS_BYTES = 2**16
 _SCALAR = rb'(?:"(?:[^"\\]|\\.)*"|[\w.+-]+)'
 _ID = rb'"id"\s*:\s*(-?\d{1,18}|"(?:[^"\\]|\\.){0,200}")\s*'
 _ID_AT_HEAD = re.compile(rb'\s*\{\s*(?:"\w+"\s*:\s*' + _SCALAR + rb"\s*,\s*)*?" + _ID + rb"[,}]")
-_ID_AT_TAIL = re.compile(rb"[,{]\s*" + _ID + rb'(?:,\s*"\w+"\s*:\s*' + _SCALAR + rb"\s*)*\}\s*\Z")
+_AFTER_ID = rb'(?:,\s*"\w+"\s*:\s*' + _SCALAR + rb"\s*){0,16}"
+"""Bounded, for it is tried behind each id that the end of a line holds, of which there may be
+thousands; the interpreter's lock is held all the while."""
+
+_ID_AT_TAIL = re.compile(rb"[,{]\s*" + _ID + _AFTER_ID + rb"\}\s*\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,11 @@ speaks nonsense: an older version, a broken one, one that an attacker has taken.
 - Who is in can take and hold leases, and so wait or starve the queue, as it could by calling
   LocalAI itself; it cannot read a prompt, an answer, a picture or a key, for none passes here.
 - Each message is parsed by a strict shape, bounded in size, number and rate of seats; nonsense
-  costs its sender the seat and the others nothing. A number, a name or a time that it tells
-  steers its own requests alone, and a load that it hangs ends with its time limit.
+  costs its sender the seat and the others nothing. What it tells of its own requests steers
+  those alone, and a load that it hangs ends with its time limit. But it is believed what it
+  tells of LocalAI (models in memory, its limit of them), and who calls itself by another's name
+  takes that one's seat, which then sits down anew at the next arbiter's: both cost order and
+  speed, as its own calls to LocalAI could.
 - An arbiter that lies or hangs can starve its members for 3 s before they leave it; what it
   grants them is still their own call with their own key.
 

@@ -90,9 +90,10 @@ def _written(file: Path, *, replace: bool) -> str:
     """A new token, whole in its place at once; where one came first, that one."""
     token = secrets.token_urlsafe(_BYTES)
     draft = file.with_name(f"{file.name}.{secrets.token_hex(8)}")
-    with os.fdopen(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as opened:
-        opened.write(token.encode() + b"\n")
+    made = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     try:
+        with os.fdopen(made, "wb") as opened:
+            opened.write(token.encode() + b"\n")
         if replace:
             draft.replace(file)
         elif sys.platform == "win32":

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -35,6 +38,25 @@ def test_a_file_under_a_root_is_read(root: Path) -> None:
     assert read(root / "a" / "b" / "x.png", root) == b"deep"
     assert read(root / "y.png", root) == b"flat"
     assert read(root / "a" / ".." / "y.png", root) == b"flat"
+
+
+@posix_only
+def test_each_root_and_each_folder_is_looked_at_once(root: Path) -> None:
+    """A path may have two thousand folders, and a host a hundred roots."""
+    looks = 0
+
+    def count(frame: FrameType, event: str, called: Any) -> None:
+        nonlocal looks
+        looks += event == "c_call" and called is os.stat
+
+    roots = tuple(f"{root}/{number}" for number in range(100))
+    sys.setprofile(count)
+    try:
+        with pytest.raises(PictureFlawError, match="not under an input root"):
+            locate("/none" * 50, roots)
+    finally:
+        sys.setprofile(None)
+    assert 0 < looks <= 160
 
 
 def test_a_file_outside_every_root_is_refused_whether_it_exists_or_not(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 from PIL import Image
@@ -52,6 +53,14 @@ def test_a_filter_that_there_is_not_is_damage() -> None:
             require_all_rows(header, [memoryview(zlib.compress(bytes(rows), 1))])
         rows[row * stride] = 4
         require_all_rows(header, [memoryview(zlib.compress(bytes(rows), 1))])
+
+
+def test_what_follows_the_end_of_the_rows_is_let_lie() -> None:
+    """To gather 50,000 parts of it, each with all before it, takes a minute."""
+    header, anatomy = taken_apart(encoded(noise(4, 3)))
+    behind = iter([memoryview(b"x" * 400)] * 10)
+    require_all_rows(header, chain(anatomy.parts, behind))
+    assert len(list(behind)) == 9, "one is looked at, to see that there is more"
 
 
 @pytest.mark.parametrize("cut", [1, 4, 10])

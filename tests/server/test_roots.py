@@ -137,6 +137,8 @@ async def test_where_nothing_can_be_asked_nothing_is_asked(
         ("https://example.org/x", None),
         ("file:relative", None),
         ("file:///a%00b", None),
+        ("file://[half/x", None),
+        ("ssh-remote://[half", None),
     ],
 )
 def test_a_uri_becomes_a_folder_of_this_machine(uri: str, folder: str | None) -> None:

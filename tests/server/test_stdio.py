@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import time
 from typing import Any
 
 import anyio
@@ -72,6 +73,14 @@ def test_an_id_that_cannot_be_read_is_none(id_: bytes, whole: bool) -> None:
     """No line, however odd, may raise: for the reader that would be the end of stdin."""
     line = b'{"id": %s, "method": "a", "params": {}' % id_
     assert isinstance(read_message(line + (b"}" if whole else b"")), Refusal)
+
+
+def test_a_line_of_many_ids_is_refused_at_once() -> None:
+    """Each of thousands was followed to the line's end, with the interpreter's lock held."""
+    line = b"!" + b',"id":1' * 9_000
+    began = time.thread_time()
+    assert read_message(line + b"\n") is not None
+    assert time.thread_time() - began < 1
 
 
 def test_a_notification_may_bear_an_id_that_is_none() -> None:

@@ -418,3 +418,39 @@ async def test_a_grant_goes_back_when_its_call_is_cancelled_before_it_wakes(kind
         assert leaving.cancelled_caught
         assert it.all(asked.Released) == [asked.Released(id="r1", lease=7, interrupted=True)]
         assert not it.member.pending
+
+
+@pytest.mark.parametrize("kind", ["txt2txt", "txt2img"])
+@pytest.mark.parametrize("who", ["caller", "arbiter"])
+async def test_a_grant_for_the_next_try_goes_back_when_its_job_has_ended(
+    kind: str, who: str
+) -> None:
+    """S19: this process slept, and wakes to verdict, grant and end all at once."""
+    async with line() as it:
+        work = await it.running(kind, failures=[BUSY])
+        it.member.hear(told.Judged(id=work.id, retried=True))
+        it.grant(work.id, lease=2, attempt=2)
+        if who == "caller":
+            work.admission.cancel_nowait()
+        else:
+            it.member.hear(told.Ended(id=work.id, error=WireError.of(BUSY)))
+        it.member.hear(told.Stop(id=work.id, lease=2))
+        await work.wait_ended()
+        assert it.all(asked.Released) == [asked.Released(id=work.id, lease=2, interrupted=True)]
+        assert not it.member.pending
+
+
+async def test_a_next_try_that_is_stopped_before_it_wakes_waits_again() -> None:
+    """S6: verdict, grant and stop all at once; no call is made on that grant."""
+    async with line() as it:
+        work = await it.running(failures=[BUSY])
+        it.member.hear(told.Judged(id=work.id, retried=True))
+        it.grant(work.id, lease=2, attempt=2)
+        it.member.hear(told.Stop(id=work.id, lease=2))
+        await it.settle()
+        assert it.all(asked.Released) == [asked.Released(id=work.id, lease=2, interrupted=True)]
+        assert work.log == ["call"]
+        it.grant(work.id, lease=3, attempt=2)
+        work.let_go.set()
+        await work.wait_ended()
+        assert work.error is None

@@ -151,3 +151,20 @@ def test_it_lies_in_a_folder_of_the_user_s() -> None:
     """Of this program's own."""
     assert token_file().is_absolute()
     assert token_file().parent.name == "inference-mcp"
+
+
+@POSIX
+def test_a_full_disk_leaves_nothing_behind(file: Path) -> None:
+    """Half a token beside the whole one would stay for good."""
+    keep_token(file)
+    if sys.platform != "win32":
+        import resource
+
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8, before[1]))
+        try:
+            with pytest.raises(StartError, match="cannot be kept"):
+                keep_token(file, new=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [each.name for each in file.parent.iterdir()] == ["serve-token"]
