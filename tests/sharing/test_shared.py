@@ -465,8 +465,9 @@ async def test_who_says_nothing_at_all_is_sent_away() -> None:
 WORDS = b'{"m":"released","id":"x","lease":9,"interrupted":false}'
 
 
-async def test_a_flood_costs_its_sender_its_seat() -> None:
+async def test_a_flood_costs_its_sender_its_seat(monkeypatch: pytest.MonkeyPatch) -> None:
     """S22: far more than requests give rise to; what it had waiting goes with it."""
+    monkeypatch.setattr(ends, "FLOOD_PER_S", 500.0)  # a slow machine floods slowly
     submit = encode(
         asked.Submit(
             id="x",
