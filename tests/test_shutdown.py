@@ -23,7 +23,8 @@ async def test_the_process_ends_in_time_and_leaves_nothing_undone(
     assert ended.code == 0
     assert ended.seconds < case.limit_s
     last = "server.cut_off" if case.how == "unread" else "server.stopped"
-    assert f'"{last}"' in ended.log.splitlines()[-1]
+    # The event loop may have a word to say about its worker after it.
+    assert f'"{last}"' in "\n".join(ended.log.splitlines()[-3:])
     assert "Traceback" not in ended.log + (tmp_path / "stderr").read_text(encoding="utf-8")
     assert not ended.left
     if case.busy:
