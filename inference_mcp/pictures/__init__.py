@@ -12,6 +12,7 @@ These three are for others; below them, from the bottom up, and known to them al
     ``rules``        limits, formats by their first bytes, how a refusal reads
     ``ids``          names of generated pictures
     ``references``   a caller's text → which of the three forms it is; no I/O
+    ``disk``         work on a disk that may hang, for a bounded time
     ``opening``      a path → the bytes of one regular file under a root
     ``anatomy``      what a file is made of, told before any decoder sees it
     ``pngrows``      a PNG's rows: proved, or made into strips

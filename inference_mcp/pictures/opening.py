@@ -130,11 +130,8 @@ def read_file(located: Located, *, limit_bytes: int) -> bytes:
     """
     opener = open_beneath if _CAN_WALK else open_and_compare
     try:
-        with os.fdopen(opener(located), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise _not_regular()
-            # One more byte than allowed: a file may grow after it was measured.
-            data = file.read(limit_bytes + 1)
+        # One more byte than allowed: a file may grow after it was measured.
+        data = _read(opener(located), limit_bytes + 1)
     except OSError as error:
         raise _flaw_of(error) from None
     if len(data) > limit_bytes:
@@ -144,6 +141,17 @@ def read_file(located: Located, *, limit_bytes: int) -> bytes:
     if not data:
         raise PictureFlawError("is an empty file")
     return data
+
+
+def _read(descriptor: int, count_bytes: int) -> bytes:
+    """So many bytes of a regular file, or fewer; the descriptor is closed in any case."""
+    try:
+        # What was a file when it was looked at may be none now, and a folder opens like one.
+        _require_regular(os.fstat(descriptor))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read(count_bytes)
+    finally:
+        os.close(descriptor)
 
 
 def open_beneath(located: Located) -> int:

@@ -5,7 +5,8 @@
 
 Above it stand the tools; below it the modules named. Knows no HTTP and no MCP. This is where
 a flaw becomes ``ImageRejectedError``. Everything that waits for a disk or decodes runs in a
-worker thread; what decodes, one picture at a time.
+worker thread; what decodes, one picture at a time; what waits for a disk, for a bounded time
+(``disk``), for other calls wait behind it.
 
 What LocalAI gets is PNG or JPEG, upright, 8 bits a channel, RGB or RGBA: its backends know no
 orientation and drop what they cannot read in silence (trap 6). Whatever was changed on the way
@@ -23,11 +24,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import anyio
 
 from inference_mcp.pictures.decoding import Examined, examine, in_thread
+from inference_mcp.pictures.disk import Disk, DiskHangsError
 from inference_mcp.pictures.encoding import SMALLEST_BUDGET_BYTES, Encoded, fit
 from inference_mcp.pictures.opening import existing_roots, locate, read_file
 from inference_mcp.pictures.references import (
     DataReference,
     PathReference,
+    Reference,
     StoredReference,
     decode_data_uri,
     judge,
@@ -44,6 +47,11 @@ __all__ = ["Offered", "PictureSources", "nothing", "share_out"]
 
 _REQUESTS_AT_ONCE: Final = 2
 """Requests whose pictures are in memory, as files, at a time: up to 80 MB each."""
+
+_HOW_WITHOUT_DISK: Final = (
+    "Its disk, or that of an input root, hangs, as one does that a network has lost. Name a copy"
+    " on a disk of this machine, send the picture as a base64 data: URI, or try again later."
+)
 
 _QUALITIES: Final = (95, 90, 85, 75)
 
@@ -74,18 +82,35 @@ async def nothing() -> Sequence[Path]:
     return ()
 
 
+Read: TypeAlias = Callable[[str, Sequence[Path], Sequence[Path]], bytes]
+"""A file by its path, the roots and the offered ones; blocks."""
+
+
+def _read_path(path: str, roots: Sequence[Path], offered: Sequence[Path]) -> bytes:
+    return read_file(locate(path, existing_roots(roots, offered)), limit_bytes=MAX_FILE_BYTES)
+
+
 class PictureSources:
     """Loads pictures by reference.
 
     ``roots`` are the folders to read from; they need not exist, and are looked at on each use.
     ``max_send_bytes`` is what the pictures of one request may have together: LocalAI's body
-    limit is 15 MB, a third of which is base64's (trap 18).
+    limit is 15 MB, a third of which is base64's (trap 18). ``disk`` holds the roots, and
+    ``read`` gives what a path under one of them means.
     """
 
     def __init__(
-        self, *, roots: Sequence[Path], store: PictureStore, max_send_bytes: int = 11_000_000
+        self,
+        *,
+        roots: Sequence[Path],
+        store: PictureStore,
+        max_send_bytes: int = 11_000_000,
+        disk: Disk | None = None,
+        read: Read = _read_path,
     ) -> None:
         self._roots = tuple(roots)
+        self._disk = disk if disk is not None else Disk()
+        self._read = read
         self._store = store
         self._max_send_bytes = max_send_bytes
         self._requests = anyio.CapacityLimiter(_REQUESTS_AT_ONCE)
@@ -126,16 +151,24 @@ class PictureSources:
     async def _fetch(self, reference: str, offered: Offered) -> _Fetched:
         label = label_of(reference)
         try:
-            match judge(reference):
-                case StoredReference(id=picture_id):
-                    return _Fetched(label, await self._store.read(picture_id))
-                case PathReference(path=path):
-                    work = functools.partial(_read_path, path, self._roots, await offered())
-                case DataReference(uri=uri):
-                    work = functools.partial(decode_data_uri, uri)
-            return _Fetched(label, await in_thread(work))
+            return _Fetched(label, await self._bytes_of(judge(reference), offered))
         except PictureFlawError as error:
             raise rejected(label, error) from None
+        except DiskHangsError as error:
+            flaw = PictureFlawError(f"could not be read: {error.strerror}", _HOW_WITHOUT_DISK)
+            raise rejected(label, flaw) from None
+
+    async def _bytes_of(self, reference: Reference, offered: Offered) -> bytes:
+        match reference:
+            case StoredReference(id=picture_id):
+                return await self._store.read(picture_id)
+            case PathReference(path=path):
+                folders = await offered()
+                return await self._disk.run(
+                    functools.partial(self._read, path, self._roots, folders)
+                )
+            case DataReference(uri=uri):
+                return await in_thread(functools.partial(decode_data_uri, uri))
 
 
 def share_out(sizes: Sequence[int], budget: int) -> list[int]:
@@ -149,10 +182,6 @@ def share_out(sizes: Sequence[int], budget: int) -> list[int]:
         allowances[index] = min(sizes[index], left // (len(sizes) - done))
         left -= allowances[index]
     return [allowance + left // len(sizes) for allowance in allowances]
-
-
-def _read_path(path: str, roots: Sequence[Path], offered: Sequence[Path]) -> bytes:
-    return read_file(locate(path, existing_roots(roots, offered)), limit_bytes=MAX_FILE_BYTES)
 
 
 def _prepare(fetched: _Fetched, limit_bytes: int) -> InputPicture:

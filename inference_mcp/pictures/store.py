@@ -16,7 +16,7 @@ import functools
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ import anyio
 
 from inference_mcp.errors import BadResultError
 from inference_mcp.pictures.decoding import examine, in_thread
+from inference_mcp.pictures.disk import Disk, DiskHangsError
 from inference_mcp.pictures.encoding import encode_png
 from inference_mcp.pictures.ids import created_at, id_of, is_id, new_id, random_suffix, uri_of
 from inference_mcp.pictures.opening import Located, read_file
@@ -50,6 +51,10 @@ _MAX_STORED_BYTES: Final = _MAX_CONVERTED_PIXELS * 4 + 1_000_000
 _MAX_COLLISIONS: Final = 20
 """A name is taken once in a thousand million: after this many the disk is lying."""
 
+
+_HOW_LATER: Final = (
+    "The disk of the output folder hangs, as one does that a network has lost: try again later."
+)
 
 _HOW_TO_FIND: Final = (
     "Check the id; a picture whose file was moved, changed or deleted has to be made again."
@@ -134,7 +139,7 @@ class PictureStore:
     ``clock`` tells the time of day (aware); ``suffix`` gives six characters of ``a-z2-7`` that
     tell pictures of one millisecond apart. ``decoder`` lets one picture at a time be decoded, by
     whomever: one holds up to ``decoding.MAX_HELD_BYTES``. ``showing`` bounds how many are held in
-    memory at a time to be shown.
+    memory at a time to be shown. ``disk`` holds the folder, and may hang.
     """
 
     def __init__(
@@ -144,10 +149,12 @@ class PictureStore:
         clock: Callable[[], datetime] = _now,
         suffix: Callable[[], str] = random_suffix,
         decoder: anyio.CapacityLimiter | None = None,
+        disk: Disk | None = None,
     ) -> None:
         self.folder = folder.absolute()
         self._clock = clock
         self._suffix = suffix
+        self._disk = disk if disk is not None else Disk()
         self.showing = anyio.CapacityLimiter(2)
         self.decoder = decoder if decoder is not None else anyio.CapacityLimiter(1)
 
@@ -157,7 +164,17 @@ class PictureStore:
         Raises:
             BadResultError: no whole PNG, JPEG or WebP within the limits (trap 7).
         """
-        return await in_thread(functools.partial(self._save, data, facts), limiter=self.decoder)
+        made = await in_thread(functools.partial(self._make, data, facts), limiter=self.decoder)
+        try:
+            keep = functools.partial(self._keep, made.data, made.id)
+            picture_id, path = await self._disk.run(keep)
+        except OSError as error:  # a disk that hangs as well
+            lost = (
+                f"The picture was not kept on disk ({_reason(error)}): it exists in this job's"
+                " answers only."
+            )
+            return replace(made, note=f"{made.note} {lost}".strip())
+        return replace(made, id=picture_id, path=path, uri=uri_of(picture_id))
 
     async def read(self, picture_id: str) -> bytes:
         """The whole PNG of an earlier picture, of this process or another.
@@ -165,15 +182,25 @@ class PictureStore:
         Raises:
             ImageRejectedError: there is none of this id, or its file is no longer a PNG.
         """
-        return await in_thread(functools.partial(self._read, picture_id))
+        try:
+            return await self._disk.run(functools.partial(self._read, picture_id))
+        except DiskHangsError as error:
+            flaw = PictureFlawError(f"could not be read: {error.strerror}", _HOW_LATER)
+            raise rejected(label_of(picture_id), flaw) from None
 
     async def newest(self, limit: int, after: str | None = None) -> list[StoredEntry]:
         """At most ``limit`` kept pictures, newest first, those older than the id ``after``."""
-        return await in_thread(functools.partial(self._newest, limit, after))
+        try:
+            return await self._disk.run(functools.partial(self._newest, limit, after))
+        except DiskHangsError:  # as a folder that cannot be looked at
+            return []
 
     async def check_writable(self) -> str | None:
         """Try to write; one sentence about the problem, or ``None``. Makes the folder."""
-        return await in_thread(self._check_writable)
+        try:
+            return await self._disk.run(self._check_writable)
+        except DiskHangsError as error:
+            return _unwritable(error)
 
     def path_of(self, picture_id: str) -> Path | None:
         """The file of a kept picture; ``None`` for anything but an id with a regular file."""
@@ -182,44 +209,34 @@ class PictureStore:
         path = self.folder / f"{picture_id}.png"
         return path if _size_of(path) else None
 
-    def _save(self, data: bytes, facts: PictureFacts) -> StoredPicture:
+    def _make(self, data: bytes, facts: PictureFacts) -> StoredPicture:
+        """The picture as it is to be kept, not kept yet."""
         verified = _verify(data)
         created = self._clock()
         size = (verified.width_px, verified.height_px)
-        png = with_text(verified.png, _texts(facts, size, created))
-        notes = []
+        note = ""
         if size != (facts.width_px, facts.height_px):
-            notes.append(
+            note = (
                 f"LocalAI sent {verified.width_px}x{verified.height_px} pixels instead of the"
                 f" {facts.width_px}x{facts.height_px} asked for."
             )
-        picture_id = new_id(facts.kind, created, self._suffix())
-        path: Path | None = None
-        try:
-            picture_id, path = self._keep(png, picture_id, facts.kind, created)
-        except OSError as error:
-            notes.append(
-                f"The picture was not kept on disk ({_reason(error)}): it exists in this job's"
-                " answers only."
-            )
         return StoredPicture(
-            id=picture_id,
-            path=path,
-            uri=uri_of(picture_id) if path else None,
+            id=new_id(facts.kind, created, self._suffix()),
+            path=None,
+            uri=None,
             width_px=verified.width_px,
             height_px=verified.height_px,
-            data=png,
-            note=" ".join(notes),
+            data=with_text(verified.png, _texts(facts, size, created)),
+            note=note,
         )
 
-    def _keep(
-        self, png: bytes, picture_id: str, kind: RequestType, created: datetime
-    ) -> tuple[str, Path]:
+    def _keep(self, png: bytes, picture_id: str) -> tuple[str, Path]:
+        stem = picture_id.rpartition("-")[0]
         for _ in range(_MAX_COLLISIONS):
             path = self.folder / f"{picture_id}.png"
             if publish(png, path):
                 return picture_id, path
-            picture_id = new_id(kind, created, self._suffix())
+            picture_id = f"{stem}-{self._suffix()}"
         raise FileExistsError(f"{_MAX_COLLISIONS} names in a row are taken")
 
     def _read(self, picture_id: str) -> bytes:
@@ -262,7 +279,7 @@ class PictureStore:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_temporary(b"\0", self.folder).unlink()
         except OSError as error:
-            return f"The output folder cannot be written: {_reason(error)}."
+            return _unwritable(error)
         return None
 
 
@@ -315,6 +332,10 @@ def _size_of(path: Path) -> int:
     except OSError:
         return 0
     return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+def _unwritable(error: OSError) -> str:
+    return f"The output folder cannot be written: {_reason(error)}."
 
 
 def _reason(error: OSError) -> str:

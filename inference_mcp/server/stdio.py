@@ -36,6 +36,11 @@ named by their paths."""
 _ENDS_BYTES = 2**16
 """What is kept of each end of a line that is too long, to find the call's id in."""
 
+MAX_PARTS = 2**20
+"""Brackets of one line, those in texts too; to read sixty megabytes of them held the interpreter's
+lock for 15 s. A text of 4 million characters, the longest taken, holds fewer unless it is made of
+them."""
+
 _SCALAR = rb'(?:"(?:[^"\\]|\\.)*"|[\w.+-]+)'
 _ID = rb'"id"\s*:\s*(-?\d{1,18}|"(?:[^"\\]|\\.){0,200}")\s*'
 _ID_AT_HEAD = re.compile(rb'\s*\{\s*(?:"\w+"\s*:\s*' + _SCALAR + rb"\s*,\s*)*?" + _ID + rb"[,}]")
@@ -198,6 +203,9 @@ def read_message(line: bytes) -> _Read:
     """A line's message; the error to answer where it is none; ``None`` if nothing is due."""
     if not line.strip():
         return None
+    if line.count(b"[") + line.count(b"{") > MAX_PARTS:
+        error = types.ErrorData(code=types.INVALID_REQUEST, message="The line has too many parts.")
+        return Refusal(types.JSONRPCError(jsonrpc="2.0", id=_id_at_ends(line), error=error))
     text = line.decode(errors="replace")
     try:
         message = types.jsonrpc_message_adapter.validate_json(text, by_name=False)
@@ -240,13 +248,17 @@ def _id_of(line: bytes) -> tuple[types.RequestId | None, bool]:
         # As text, for of bytes it would guess the encoding.
         found = json.loads(line.decode(errors="replace"), parse_int=_whole)
     except (ValueError, RecursionError):
-        match = _ID_AT_HEAD.match(line[:_ENDS_BYTES]) or _ID_AT_TAIL.search(line[-_ENDS_BYTES:])
-        return (_id_in(match[1]) if match else None), True
+        return _id_at_ends(line), True
     if not isinstance(found, dict):
         return None, True
     if "method" in found:
         return _plain(found.get("id")), "id" in found
     return _plain(found.get("id")), not found.keys() & {"result", "error"}
+
+
+def _id_at_ends(line: bytes) -> types.RequestId | None:
+    match = _ID_AT_HEAD.match(line[:_ENDS_BYTES]) or _ID_AT_TAIL.search(line[-_ENDS_BYTES:])
+    return _id_in(match[1]) if match else None
 
 
 def _id_in(found: bytes) -> types.RequestId | None:

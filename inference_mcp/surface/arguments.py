@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -53,6 +54,15 @@ MAX_TEXT = 4_000_000
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_SCHEMA_DEPTH = 32
 
+MAX_NAMES = 100
+"""Parameters of one call that are looked at; no tool takes as many."""
+
+MAX_NAME_CHARS = 100
+"""What is kept of a parameter's name; none has as many."""
+
+MAX_STOPS = 16
+MAX_IMAGES = 4
+
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -64,7 +74,9 @@ def _whole(value: Any) -> Any:
 
 
 def _whole_text(value: Any) -> Any:
-    if isinstance(value, str) and not value.isascii() and _HALF.search(value):
+    if not isinstance(value, str) or value.isascii() or len(value) > MAX_TEXT:
+        return value  # too long is refused by itself, and the search takes its time
+    if _HALF.search(value):
         raise PydanticCustomError("wanted", "holds half a character (a lone surrogate)")
     return value
 
@@ -82,6 +94,21 @@ def _word(value: Any) -> Any:
     return value
 
 
+def _few(most: int, words: str) -> BeforeValidator:
+    """Refuses a list that is too long before each item of it is looked at."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, list) and len(value) > most:
+            raise PydanticCustomError("call", words)
+        return value
+
+    return BeforeValidator(check)
+
+
+_STOP_TAKES = "stop takes up to 16 texts of 1 to 1000 characters each."
+_IMAGE_TAKES = "image takes one picture or a list of up to 4."
+
+
 def _no_bar(value: Any) -> Any:
     if isinstance(value, str) and "|" in value:
         raise PydanticCustomError(
@@ -90,6 +117,75 @@ def _no_bar(value: Any) -> Any:
             "Put that into negative_prompt",
         )
     return value
+
+
+def _bearable_schema(schema: Any) -> Any:
+    """Bounds of a response schema: its size, its depth, and no reference that leaves it.
+
+    Its size first, by a look that ends at the limit: a line may hold a thousand times as much,
+    and all that is done here stops the event loop.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    if _is_larger(schema, MAX_SCHEMA_BYTES):
+        raise _too_large()
+    if _depth_exceeds(schema, MAX_SCHEMA_DEPTH):
+        raise PydanticCustomError(
+            "call",
+            "response_schema is nested deeper than {levels} levels.",
+            {"levels": MAX_SCHEMA_DEPTH},
+        )
+    try:
+        size_bytes = len(json.dumps(schema, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError:  # NaN, an infinity, a number of thousands of digits, half a character
+        raise PydanticCustomError("call", "response_schema holds what JSON cannot carry.") from None
+    if size_bytes > MAX_SCHEMA_BYTES:
+        raise _too_large()
+    if _has_remote_reference(schema):
+        raise PydanticCustomError(
+            "call", "response_schema refers to another document: a $ref must begin with '#'."
+        )
+    return schema
+
+
+def _too_large() -> PydanticCustomError:
+    return PydanticCustomError("call", "response_schema is larger than 64 kB.")
+
+
+def _is_larger(node: Any, limit_bytes: int) -> bool:
+    """Whether it must have more bytes as JSON, by what each value in it has at least."""
+    least, nodes = 0, [node]
+    while nodes and least <= limit_bytes:
+        node = nodes.pop()
+        least += len(node) + 2 if isinstance(node, str | dict | list) else 1
+        if least > limit_bytes:  # before so many are put on the list
+            break
+        if isinstance(node, dict):
+            nodes += [*node, *node.values()]
+        elif isinstance(node, list):
+            nodes += node
+    return least > limit_bytes
+
+
+def _depth_exceeds(node: Any, levels: int) -> bool:
+    if not isinstance(node, dict | list):
+        return False
+    if levels == 0:
+        return True
+    children = node.values() if isinstance(node, dict) else node
+    return any(_depth_exceeds(child, levels - 1) for child in children)
+
+
+def _has_remote_reference(node: Any) -> bool:
+    if isinstance(node, list):
+        return any(_has_remote_reference(child) for child in node)
+    if not isinstance(node, dict):
+        return False
+    for key in ("$ref", "$dynamicRef", "$recursiveRef"):
+        target = node.get(key)
+        if isinstance(target, str) and not target.startswith("#"):
+            return True
+    return any(_has_remote_reference(child) for child in node.values())
 
 
 _Text = Annotated[str, Field(max_length=MAX_TEXT), BeforeValidator(_text)]
@@ -120,6 +216,15 @@ class Arguments(BaseModel):
     """What all tools share: no coercion, no unknown names, no changes."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_names(cls, given: Any) -> Any:
+        """One name more than there are is enough to tell of an unknown one, and its beginning."""
+        if not isinstance(given, dict):
+            return given
+        enough = islice(given.items(), len(cls.model_fields) + 1)
+        return {name[:MAX_NAME_CHARS]: value for name, value in enough}
 
 
 class NoArguments(Arguments):
@@ -157,12 +262,13 @@ class Txt2Txt(GenerationArguments):
     stop: (
         Annotated[
             _Stop | list[_Stop],
+            _few(MAX_STOPS, _STOP_TAKES),
             WithJsonSchema({"anyOf": [_STRING, {"type": "array", "items": _STRING}]}),
         ]
         | None
     ) = Field(None, description="Texts that end the answer.")
     seed: _TextSeed | None = Field(None, description="For repeatable answers.")
-    response_schema: dict[str, Any] | None = Field(
+    response_schema: Annotated[dict[str, Any], BeforeValidator(_bearable_schema)] | None = Field(
         None, description="JSON schema that the answer must match."
     )
 
@@ -173,12 +279,8 @@ class Txt2Txt(GenerationArguments):
         if self.system is not None and self.messages and self.messages[0].role == "system":
             raise PydanticCustomError("call", "Give the system message once: system or messages.")
         stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        if len(stops) > 16 or not all(0 < len(stop) <= 1000 for stop in stops):
-            raise PydanticCustomError(
-                "call", "stop takes up to 16 texts of 1 to 1000 characters each."
-            )
-        if self.response_schema is not None:
-            _check_schema(self.response_schema)
+        if not all(0 < len(stop) <= 1000 for stop in stops):
+            raise PydanticCustomError("call", _STOP_TAKES)
         return self
 
 
@@ -208,6 +310,7 @@ class Img2Txt(GenerationArguments):
 
     image: Annotated[
         _Image | list[_Image],
+        _few(MAX_IMAGES, _IMAGE_TAKES),
         WithJsonSchema({"anyOf": [_STRING, {"type": "array", "items": _STRING, "maxItems": 4}]}),
     ] = Field(description=f"One picture or a list of up to 4: {_IMAGE_FORMS}")
     prompt: _Text | None = Field(None, description="Question; default: describe it.")
@@ -216,8 +319,8 @@ class Img2Txt(GenerationArguments):
 
     @model_validator(mode="after")
     def _one_to_four(self) -> Img2Txt:
-        if not 1 <= len(self.images) <= 4:
-            raise PydanticCustomError("call", "image takes one picture or a list of up to 4.")
+        if not self.images:
+            raise PydanticCustomError("call", _IMAGE_TAKES)
         return self
 
     @property
@@ -270,6 +373,10 @@ def parse(model: type[_ArgumentsT], arguments: Mapping[str, Any] | None) -> _Arg
     Raises:
         InvalidInputError: something does not fit; the first problem is told.
     """
+    if arguments is not None and len(arguments) > MAX_NAMES:
+        raise InvalidInputError(
+            f"The call has more than {MAX_NAMES} parameters.", "Send those that the tool takes."
+        )
     try:
         given = {name: value for name, value in (arguments or {}).items() if value is not None}
         return model.model_validate(given)
@@ -290,44 +397,3 @@ def input_schema(model: type[Arguments]) -> dict[str, Any]:
     schema["properties"] = dict(sorted(properties.items(), key=lambda item: item[0] in shared))
     schema["additionalProperties"] = False
     return schema
-
-
-def _check_schema(schema: Mapping[str, Any]) -> None:
-    """Bounds of a response schema: its size, its depth, and no reference that leaves it."""
-    if _depth_exceeds(schema, MAX_SCHEMA_DEPTH):
-        raise PydanticCustomError(
-            "call",
-            "response_schema is nested deeper than {levels} levels.",
-            {"levels": MAX_SCHEMA_DEPTH},
-        )
-    try:
-        size_bytes = len(json.dumps(schema, ensure_ascii=False, allow_nan=False).encode())
-    except ValueError:  # NaN, an infinity, a number of thousands of digits, half a character
-        raise PydanticCustomError("call", "response_schema holds what JSON cannot carry.") from None
-    if size_bytes > MAX_SCHEMA_BYTES:
-        raise PydanticCustomError("call", "response_schema is larger than 64 kB.")
-    if _has_remote_reference(schema):
-        raise PydanticCustomError(
-            "call", "response_schema refers to another document: a $ref must begin with '#'."
-        )
-
-
-def _depth_exceeds(node: Any, levels: int) -> bool:
-    if not isinstance(node, dict | list):
-        return False
-    if levels == 0:
-        return True
-    children = node.values() if isinstance(node, dict) else node
-    return any(_depth_exceeds(child, levels - 1) for child in children)
-
-
-def _has_remote_reference(node: Any) -> bool:
-    if isinstance(node, list):
-        return any(_has_remote_reference(child) for child in node)
-    if not isinstance(node, dict):
-        return False
-    for key in ("$ref", "$dynamicRef", "$recursiveRef"):
-        target = node.get(key)
-        if isinstance(target, str) and not target.startswith("#"):
-            return True
-    return any(_has_remote_reference(child) for child in node.values())

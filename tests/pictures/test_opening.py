@@ -301,3 +301,27 @@ def test_of_many_roots_only_some_are_named(tmp_path: Path) -> None:
         locate(str(tmp_path / "x.png"), roots)
     assert "and 4994 more" in flaw.value.next_step
     assert len(flaw.value.next_step) < 2_000
+
+
+@posix_only
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are counted there")
+def test_a_file_that_becomes_a_folder_leaves_nothing_open(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the opening; a folder opens like a file."""
+    (root / "x.png").write_bytes(b"file")
+    looked = os.stat
+
+    def replace(path: Any, **how: Any) -> os.stat_result:
+        found = looked(path, **how)
+        if path == "x.png":
+            (root / "x.png").unlink()
+            (root / "x.png").mkdir()
+        return found
+
+    located = locate(str(root / "x.png"), existing_roots((root,)))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(os, "stat", replace)
+    with pytest.raises(PictureFlawError, match="is a folder"):
+        read_file(located, limit_bytes=1000)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

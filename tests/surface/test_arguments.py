@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from inference_mcp.errors import InvalidInputError
 from inference_mcp.requests import Priority, RequestType
@@ -261,7 +262,8 @@ def test_no_arguments_at_all_are_an_empty_object() -> None:
     ("schema", "told"),
     [
         (nested(33), "response_schema is nested deeper than 32 levels."),
-        (nested(100_000), "response_schema is nested deeper than 32 levels."),
+        (nested(5_000), "response_schema is nested deeper than 32 levels."),
+        (nested(100_000), "response_schema is larger than 64 kB."),
         ({"description": "x" * 65_536}, "response_schema is larger than 64 kB."),
         ({"description": "é" * 33_000}, "response_schema is larger than 64 kB."),
         ({"$ref": "http://localhost/x"}, "a $ref must begin with '#'."),
@@ -341,3 +343,48 @@ def test_a_schema_allows_what_is_taken_and_a_wait_has_no_maximum() -> None:
     assert properties["priority"]["enum"] == [priority.value for priority in Priority]
     kinds = args.input_schema(args.ListModels)["properties"]["type"]["enum"]
     assert kinds == [kind.value for kind in RequestType]
+
+
+class Unread(dict[str, Any]):
+    """An object that nobody may walk through, only measure."""
+
+    def values(self) -> Any:
+        """Fail."""
+        raise AssertionError("walked through")
+
+    def __iter__(self) -> Any:
+        """Fail."""
+        raise AssertionError("walked through")
+
+
+def test_a_vast_schema_is_refused_before_it_is_walked_through() -> None:
+    """A line may hold sixty megabytes of it, and the event loop stands still meanwhile."""
+    vast = Unread({f"k{number}": 0 for number in range(70_000)})
+    told = refusal(args.Txt2Txt, prompt="a", response_schema={"properties": vast})
+    assert "response_schema is larger than 64 kB." in told
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "told"),
+    [
+        (args.Txt2Txt, {"prompt": "a", "stop": [0] * 17}, "stop takes up to 16 texts"),
+        (args.Img2Txt, {"image": [0] * 5}, "image takes one picture or a list of up to 4"),
+        (args.Txt2Txt, {f"k{n}": 0 for n in range(101)}, "more than 100 parameters"),
+    ],
+)
+def test_what_is_too_many_is_refused_before_each_is_looked_at(
+    model: type[args.Arguments], given: dict[str, Any], told: str
+) -> None:
+    """A line may hold millions, and each fault of each costs microseconds."""
+    assert told in refusal(model, **given)
+
+
+def test_of_many_unknown_names_few_are_looked_at() -> None:
+    """A message with millions of them took seconds; and of a long name its beginning counts."""
+    message = {"role": "user", "content": "a"} | {f"k{n}": 0 for n in range(1_000)}
+    with pytest.raises(ValidationError) as refused:
+        args.ChatMessage.model_validate(message)
+    assert refused.value.error_count() == 1
+    with pytest.raises(ValidationError) as refused:
+        args.ChatMessage.model_validate({"role": "user", "content": "a", "k" * 1_000: 0})
+    assert refused.value.errors()[0]["loc"] == ("k" * 100,)
