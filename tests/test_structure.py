@@ -58,7 +58,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
     "jsonschema": ("schemas",),
     "ddsketch": ("observe.figures",),
     "starlette": ("simulator", "web"),
-    "uvicorn": ("simulator.running", "web.listener"),
+    "uvicorn": ("simulator.running", "web.connections", "web.listener"),
     "mcp": ("surface", "server", "web.serving", "demo"),
     "mcp_types": ("surface", "server", "demo"),
     "filelock": ("sharing.place", "logs.files"),

@@ -92,11 +92,10 @@ async def _serve(
         calls = OpenCalls(StreamableHTTPASGIApp(manager))
         await stack.enter_async_context(manager.run())
         site = build_site(app, calls, doors.token)
-        listener = await stack.enter_async_context(listening(site, doors.sockets))
+        await stack.enter_async_context(listening(site, doors.sockets))
         app.warm_up()
         ready()
         await end.begun.wait()
-        listener.refuse()
         await app.jobs.close(GRACE_S)
         with anyio.move_on_after(ANSWER_S):
             await calls.answered()
