@@ -60,7 +60,7 @@ HELD: Mapping[str, tuple[str, ...]] = {
     "starlette": ("simulator", "web"),
     "uvicorn": ("simulator.running", "web.connections", "web.listener"),
     "mcp": ("surface", "server", "web.serving", "demo"),
-    "mcp_types": ("surface", "server", "demo"),
+    "mcp_types": ("surface", "server", "web.crowding", "demo"),
     "filelock": ("sharing.place", "logs.files"),
     "platformdirs": ("settings", "sharing.place", "web.tokens"),
     "pydantic_settings": ("settings",),
