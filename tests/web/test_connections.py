@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -11,7 +12,7 @@ import anyio.abc
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from inference_mcp.web.connections import MAX_CONNECTIONS, connection_limit
+from inference_mcp.web.connections import MAX_CONNECTIONS, Connection, connection_limit
 from inference_mcp.web.gate import Gate
 from inference_mcp.web.listener import listening, loopback_sockets
 
@@ -83,12 +84,42 @@ async def test_who_sends_its_head_drop_by_drop_is_let_go() -> None:
                 await anyio.sleep(0.01)
 
 
-async def test_a_refused_peer_that_reads_nothing_is_let_go() -> None:
+async def test_a_peer_that_reads_nothing_is_let_go() -> None:
     """What is due to it does not keep its connection open."""
-    async with guarded(0.2) as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
-        with suppress(anyio.BrokenResourceError):
-            while True:
-                await stream.send((HEAD + b"\r\n") * 100)
+    gone = anyio.Event()
+
+    async def large(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 2**25, "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    sockets = loopback_sockets(0)
+    with anyio.fail_after(10):
+        async with (
+            listening(large, sockets, admission_s=0.05),
+            await anyio.connect_tcp("127.0.0.1", sockets[0].getsockname()[1]) as stream,
+        ):
+            await stream.send(HEAD + b"\r\n")
+            await gone.wait()
+
+
+async def test_nothing_is_kept_of_those_that_are_gone() -> None:
+    """However fast they come and go, or their time would fill the memory."""
+    async with guarded(NEVER_S) as port:
+        async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+            await stream.send(HEAD + b"\r\n")
+            await stream.receive()
+            assert living()
+        while living():  # noqa: ASYNC110  # nobody tells
+            await anyio.sleep(0.01)
+
+
+def living() -> int:
+    """How many connections are in memory."""
+    gc.collect()
+    return sum(isinstance(each, Connection) for each in gc.get_objects())
 
 
 async def test_an_admitted_stream_goes_on() -> None:
