@@ -160,6 +160,8 @@ async def listening(
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(partial(listener.serve, sockets=sockets))
         await listener.wait_ready()
+        for each in sockets:
+            each.listen(_BACKLOG)  # of those that wait to be accepted, it may stay as long
         try:
             yield listener
         finally:
