@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from inference_mcp.base64s import PIECE_CHARS, decode_base64
+from inference_mcp.base64s import PIECE_CHARS, decode_base64, encode_base64
 
 BORDER = PIECE_CHARS // 4 * 3
 
@@ -23,6 +23,7 @@ def test_what_was_encoded_comes_back(size: int) -> None:
         assert decode_base64(written, padded=True) == data
     bare = base64.urlsafe_b64encode(data).decode().rstrip("=")
     assert decode_base64(bare, padded=False) == data
+    assert encode_base64(data) == encoded
 
 
 @pytest.mark.parametrize(

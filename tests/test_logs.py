@@ -279,9 +279,18 @@ def test_what_others_put_together_is_withheld(lines: Any) -> None:
     others.warning(f"Task exception was never retrieved: {SECRET}")
     others.warning(SECRET)
     others.info(f"Chatty: {SECRET}")  # nothing is left to be told
-    told = lines()
+    _of_their_own(others)
+    *told, kept = lines()
+    assert kept["event"] == "stands in the code"
     assert [line["event"] for line in told] == ["(text withheld)"] * 2
     assert all(line["place"].startswith("test_logs.py:") for line in told)
+
+
+def _of_their_own(others: logging.Logger) -> None:
+    def warning() -> None:  # named as what of ``logging`` lies between
+        others.warning("stands in the code")
+
+    warning()
 
 
 def test_what_python_would_print_is_a_line(lines: Any) -> None:

@@ -101,9 +101,10 @@ async def _call_known_tool(
     submitted = partial(session.cancels.submitted, ctx.request_id)
     offered = partial(session.roots.get, ctx.session, ctx.request_id)
     try:
-        result = await app.tools.call(
-            params.name, params.arguments, report, submitted, offered, request_id
-        )
+        with session.serving():
+            result = await app.tools.call(
+                params.name, params.arguments, report, submitted, offered, request_id
+            )
     except anyio.get_cancelled_exc_class():
         if stands_alone(ctx):  # S17: its stream was closed, and no notification will follow
             session.cancels.cancelled(ctx.request_id, None)

@@ -11,7 +11,8 @@ Above is ``protocol``. Nothing here knows HTTP but for the name of one header.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +31,22 @@ MAX_SESSIONS = 1_000
 _HEADER = "mcp-session-id"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Session:
-    """One connection to a host."""
+    """One connection to a host. ``running`` counts the calls that are served in it."""
 
     cancels: HostCancels
     roots: HostRoots
+    running: int = 0
+
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """While a call is served; it may outlive its stream."""
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
 
 
 class Sessions:
@@ -54,9 +65,21 @@ class Sessions:
         session = self._known.get(key) or self._made()
         self._known[key] = session
         self._known.move_to_end(key)
-        while len(self._known) > MAX_SESSIONS:
-            self._known.popitem(last=False)
+        if len(self._known) > MAX_SESSIONS:
+            self._forget_but(key)
         return session
+
+    def runs(self, key: str) -> bool:
+        """Whether a call is served in a session."""
+        session = self._known.get(key)
+        return session is not None and session.running > 0
+
+    def _forget_but(self, key: str | None) -> None:
+        """The one that was silent longest, of those in which no call is served."""
+        known = self._known.items()
+        silent = (each for each, session in known if each != key and not session.running)
+        if (first := next(silent, None)) is not None:
+            del self._known[first]
 
     def _made(self) -> Session:
         return Session(self._cancels(self._jobs), HostRoots())

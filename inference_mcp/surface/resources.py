@@ -7,8 +7,8 @@ status tools answer, as JSON.
 
 from __future__ import annotations
 
-import base64
 import json
+from functools import partial
 from typing import Any
 
 from mcp_types import (
@@ -23,7 +23,9 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from inference_mcp.base64s import encode_base64
 from inference_mcp.errors import InferenceError
+from inference_mcp.pictures.decoding import in_thread
 from inference_mcp.pictures.ids import id_of, is_id
 from inference_mcp.pictures.store import PictureStore
 from inference_mcp.surface.tools import Tools
@@ -147,10 +149,11 @@ class Resources:
 
     async def _read_picture(self, uri: str, picture_id: str) -> ReadResourceResult:
         try:
-            data = await self._store.read(picture_id)
+            async with self._store.showing:  # the file in memory, and what is made of it
+                data = await self._store.read(picture_id)
+                blob = await in_thread(partial(encode_base64, data), limiter=self._store.decoder)
         except InferenceError as error:
             raise UnknownResourceError(f"{error.what} {error.next_step}".strip()) from None
-        blob = base64.b64encode(data).decode("ascii")
         return ReadResourceResult(
             contents=[BlobResourceContents(uri=uri, mime_type="image/png", blob=blob)]
         )

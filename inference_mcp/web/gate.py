@@ -2,7 +2,8 @@
 
 Host and Origin first, so that a web page learns nothing of the token's being right or wrong;
 then the token. A Host's port is free, for a tunnel may change it: what must not be is another
-name, with which a page elsewhere would be let in by the browser. Above is ``site``; below is
+name, with which a page elsewhere would be let in by the browser. A request's
+connection hears that it was let in. Above is ``site``; beside are ``connections``; below is
 nothing but the ASGI application that is guarded.
 """
 
@@ -16,6 +17,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from inference_mcp.logs import log
+from inference_mcp.web.connections import ADMITTED
 
 __all__ = ["Gate"]
 
@@ -35,6 +37,7 @@ class Gate:
         """Answer or pass on one request."""
         refusal = self._refusal(scope["headers"])
         if refusal is None:
+            scope.get("state", {}).get(ADMITTED, _nothing)()
             await self._app(scope, receive, send)
             return
         log("debug", "http.refused", status=refusal.status_code)
@@ -59,6 +62,10 @@ class Gate:
     def _is_token(self, authorization: bytes) -> bool:
         scheme, _, token = authorization.partition(b" ")
         return scheme.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
+
+
+def _nothing() -> None:
+    """For servers that do not ask who was let in."""
 
 
 def _refused(status: int, text: str, headers: dict[str, str] | None = None) -> JSONResponse:

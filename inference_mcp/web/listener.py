@@ -13,12 +13,14 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
+from typing import Any
 
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
 from inference_mcp.errors import StartError
+from inference_mcp.web.connections import ADMISSION_S, Connection, connection_limit
 
 __all__ = ["Listener", "listening", "loopback_sockets"]
 
@@ -26,6 +28,7 @@ DRAIN_S = 0.2
 """What the last bytes may take to be sent, once everything is answered (S20)."""
 
 _BACKLOG = 128
+_MIN_BACKLOG = 8
 _KEEP_ALIVE_S = 120
 _TRIES = 20
 _NO_IPV6 = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
@@ -103,7 +106,8 @@ class Listener(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let go of all connections, but not before what they hold is sent, for ``DRAIN_S``."""
-        self.refuse()
+        for server in self.servers:
+            server.close()
         for task in list(self.server_state.tasks):  # streams that nobody will end
             task.cancel()
         with anyio.move_on_after(DRAIN_S):
@@ -118,27 +122,35 @@ class Listener(uvicorn.Server):
         """Until connections are taken."""
         await self._ready.wait()
 
-    def refuse(self) -> None:
-        """Take no more connections; those that are open go on."""
-        for server in self.servers:
-            server.close()
-
     def stop(self) -> None:
         """End."""
         self._stop.set()
 
 
 @asynccontextmanager
-async def listening(site: ASGIApp, sockets: list[socket.socket]) -> AsyncIterator[Listener]:
-    """Serve while the block runs; ``sockets`` listen, and are closed with it."""
+async def listening(
+    site: ASGIApp,
+    sockets: list[socket.socket],
+    *,
+    admission_s: float = ADMISSION_S,
+    max_connections: int | None = None,
+) -> AsyncIterator[Listener]:
+    """Serve while the block runs; ``sockets`` listen, and are closed with it.
+
+    A connection has ``admission_s`` seconds for its first admitted request. There may be
+    ``max_connections``; ``None`` is what this process's open files allow.
+    """
+    limit = connection_limit() if max_connections is None else max_connections
+    protocol: Any = partial(Connection, admission_s=admission_s, max_connections=limit)
     config = uvicorn.Config(
         site,
-        http="h11",
+        http=protocol,
+        # So many are accepted at a time, some times over before one can be let go.
+        backlog=min(_BACKLOG, max(_MIN_BACKLOG, limit // 16)),
         ws="none",
         lifespan="off",
         log_config=None,
-        log_level="critical",
-        access_log=False,
+        log_level="critical",  # a line for each request would tell of its path
         proxy_headers=False,
         server_header=False,
         date_header=False,
@@ -148,6 +160,8 @@ async def listening(site: ASGIApp, sockets: list[socket.socket]) -> AsyncIterato
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(partial(listener.serve, sockets=sockets))
         await listener.wait_ready()
+        for each in sockets:
+            each.listen(_BACKLOG)  # of those that wait to be accepted, it may stay as long
         try:
             yield listener
         finally:

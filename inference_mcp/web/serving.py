@@ -8,14 +8,17 @@ only then the connections are let go. Only a signal ends it. Above is ``cli``.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
+from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
+from starlette.types import ASGIApp
 
 from inference_mcp.server.assembly import GRACE_S, open_app
 from inference_mcp.server.protocol import build_server
@@ -23,11 +26,12 @@ from inference_mcp.server.serving import ANSWER_S, End, localai, until_end
 from inference_mcp.server.sessions import MAX_SESSIONS
 from inference_mcp.server.stdio import MAX_LINE_BYTES
 from inference_mcp.settings import Settings
+from inference_mcp.web.crowding import Crowding
 from inference_mcp.web.listener import listening, loopback_sockets
 from inference_mcp.web.site import OpenCalls, build_site
 from inference_mcp.web.tokens import keep_token, token_file
 
-__all__ = ["Doors", "open_doors", "serve_http"]
+__all__ = ["Doors", "open_doors", "open_mcp", "serve_http"]
 
 IDLE_S = 24 * 3600.0
 """After how long a session is forgotten in which nothing happens. Most clients never begin a
@@ -83,20 +87,32 @@ async def _serve(
         opening = open_app(settings, base_url, simulated=simulate, scraped=True)
         app = await stack.enter_async_context(opening)
         stack.callback(end.begin)  # whatever the reason, before the parts are closed
-        manager = StreamableHTTPSessionManager(
-            build_server(app),
-            session_idle_timeout=IDLE_S,
-            max_request_body_size=MAX_LINE_BYTES,
-            max_sessions=MAX_SESSIONS,
-        )
-        calls = OpenCalls(StreamableHTTPASGIApp(manager))
-        await stack.enter_async_context(manager.run())
+        opening_mcp = open_mcp(build_server(app), app.sessions.runs)
+        calls = OpenCalls(await stack.enter_async_context(opening_mcp))
         site = build_site(app, calls, doors.token)
-        listener = await stack.enter_async_context(listening(site, doors.sockets))
+        await stack.enter_async_context(listening(site, doors.sockets))
         app.warm_up()
         ready()
         await end.begun.wait()
-        listener.refuse()
         await app.jobs.close(GRACE_S)
         with anyio.move_on_after(ANSWER_S):
             await calls.answered()
+
+
+@asynccontextmanager
+async def open_mcp(
+    server: Server[Any],
+    runs: Callable[[str], bool],
+    *,
+    max_sessions: int = MAX_SESSIONS,
+    idle_s: float = IDLE_S,
+) -> AsyncIterator[ASGIApp]:
+    """MCP's endpoint; ``runs`` tells whether a call runs in a session."""
+    manager = StreamableHTTPSessionManager(
+        server,
+        session_idle_timeout=idle_s,
+        max_request_body_size=MAX_LINE_BYTES,
+        max_sessions=max_sessions,
+    )
+    async with manager.run():
+        yield Crowding(StreamableHTTPASGIApp(manager), max_sessions, runs)

@@ -13,6 +13,7 @@ import re
 import secrets
 import stat
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +22,9 @@ from inference_mcp.errors import StartError
 __all__ = ["keep_token", "token_file"]
 
 _BYTES = 32
+_TOKEN_BYTES = 43
+_LOOKS = 50
+_LOOK_EVERY_S = 0.01
 _TOKEN = re.compile(rb"([A-Za-z0-9_-]{43})\r?\n?")
 _ANEW = "Make a new one with --new-token, and give it to your hosts."
 _READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -66,7 +70,23 @@ def _make_private(folder: Path) -> None:
 
 
 def _read(file: Path) -> str | None:
-    """The token; ``None`` where there is no file."""
+    """The token; ``None`` where there is no file. A short one may be about to be written."""
+    for _ in range(_LOOKS):
+        if not _is_short(file):
+            break
+        time.sleep(_LOOK_EVERY_S)
+    return _read_now(file)
+
+
+def _is_short(file: Path) -> bool:
+    try:
+        found = file.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size < _TOKEN_BYTES
+
+
+def _read_now(file: Path) -> str | None:
     try:
         number = os.open(file, _READ)
     except FileNotFoundError:
@@ -98,11 +118,43 @@ def _written(file: Path, *, replace: bool) -> str:
             draft.replace(file)
         elif sys.platform == "win32":
             draft.rename(file)  # which replaces nothing there
-        else:
-            os.link(draft, file)
+        elif not _is_linked(draft, file):
+            _write_in_place(file, token)
+            return _read(file) or _written(file, replace=replace)  # what the others will read
     except FileExistsError:
         return _read(file) or _written(file, replace=replace)
     finally:
         with suppress(FileNotFoundError):
             draft.unlink()
     return token
+
+
+def _is_linked(draft: Path, file: Path) -> bool:
+    """Whether it could be; exFAT and some network folders have no links, and say so variously.
+
+    Raises:
+        FileExistsError: somebody came first.
+    """
+    try:
+        os.link(draft, file)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _write_in_place(file: Path, token: str) -> None:
+    """One alone makes the file; whoever finds it empty waits for what comes (``_read``).
+
+    Raises:
+        FileExistsError: somebody came first.
+    """
+    made = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(made, "wb", buffering=0) as opened:
+            opened.write(token.encode() + b"\n")
+            os.fsync(made)
+    except OSError:
+        file.unlink()  # nobody has read it: it holds no token
+        raise

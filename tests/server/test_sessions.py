@@ -54,3 +54,21 @@ async def test_those_that_were_silent_longest_are_forgotten(tmp_path: Path) -> N
             sessions.of(context(OLD, str(number)))
             assert sessions.of(context(OLD, "kept")) is kept
         assert sessions.of(context(OLD, "silent")) is not forgotten
+
+
+async def test_one_that_serves_a_call_is_not_forgotten(tmp_path: Path) -> None:
+    """Its cancel must find the call, however many others talk meanwhile (S17)."""
+    async with assembled(tmp_path) as app:
+        sessions = Sessions(app.jobs)
+        busy = sessions.of(context(OLD, "busy"))
+        sessions.of(context(OLD, "silent"))
+        with busy.serving():
+            assert sessions.runs("busy")
+            for number in range(MAX_SESSIONS - 1):
+                sessions.of(context(OLD, str(number)))
+            assert sessions.of(context(OLD, "busy")) is busy
+        assert not sessions.runs("busy")
+        assert not sessions.runs("nobody's")
+        for number in range(MAX_SESSIONS):
+            sessions.of(context(OLD, str(number)))
+        assert sessions.of(context(OLD, "busy")) is not busy

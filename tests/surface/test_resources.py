@@ -7,6 +7,7 @@ import json
 from datetime import timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 from mcp_types import BlobResourceContents, TextResourceContents
 
@@ -174,3 +175,28 @@ async def test_a_completion_without_localai_is_empty(tmp_path: Path) -> None:
     failure = BackendUnreachableError("LocalAI does not answer.")
     async with assembled(tmp_path, FakeBackend(failure=failure)) as app:
         assert (await app.resources.complete("model", "")).completion.values == []
+
+
+@pytest.mark.parametrize("limiter", ["showing", "decoder"])
+async def test_a_picture_that_is_read_waits_its_turn(limiter: str, tmp_path: Path) -> None:
+    """As those in results do: few are in memory at once, and worked on beside the event loop."""
+    [picture] = kept(tmp_path, 1)
+    async with assembled(tmp_path) as app, anyio.create_task_group() as tasks:
+        bound: anyio.CapacityLimiter = getattr(app.store, limiter)
+        places = [object() for _ in range(int(bound.total_tokens))]
+        for each in places:
+            bound.acquire_on_behalf_of_nowait(each)
+        read = anyio.Event()
+
+        async def reading() -> None:
+            await app.resources.read(f"inference://images/{picture}")
+            read.set()
+
+        tasks.start_soon(reading)
+        with anyio.fail_after(5):
+            while not bound.statistics().tasks_waiting:  # noqa: ASYNC110  # nobody tells
+                await anyio.sleep(0.01)
+            assert not read.is_set()
+            for each in places:
+                bound.release_on_behalf_of(each)
+            await read.wait()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -138,6 +140,68 @@ def test_of_many_first_starts_all_have_the_same(file: Path) -> None:
         with ThreadPoolExecutor(8) as pool:
             found = set(pool.map(lambda _: keep_token(place), range(8)))  # noqa: B023
         assert found == {place.read_text(encoding="ascii").strip()}
+
+
+@pytest.fixture
+def _no_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on exFAT and some network folders."""
+
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuses)
+
+
+@POSIX
+@pytest.mark.usefixtures("_no_links")
+def test_where_there_are_no_links_it_is_kept_all_the_same(file: Path) -> None:
+    """As private, and alone in its folder; what is there already is not written over."""
+    before = os.umask(0)
+    try:
+        token = keep_token(file)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert keep_token(file) == token
+    assert keep_token(file, new=True) != token
+    assert [each.name for each in file.parent.iterdir()] == ["serve-token"]
+
+
+@POSIX
+@pytest.mark.usefixtures("_no_links")
+def test_of_many_first_starts_without_links_all_have_the_same(file: Path) -> None:
+    """Who finds the file before its content waits for it."""
+    for turn in range(20):
+        place = file.with_name(f"serve-token-{turn}")
+        with ThreadPoolExecutor(8) as pool:
+            found = set(pool.map(lambda _: keep_token(place), range(8)))  # noqa: B023
+        assert found == {place.read_text(encoding="ascii").strip()}
+
+
+def test_one_that_is_being_written_is_waited_for(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another start has made the file, and fills it while this one waits."""
+    file.parent.mkdir(parents=True)
+    file.touch(0o600)
+    monkeypatch.setattr(time, "sleep", lambda _: file.write_bytes(b"A" * 43 + b"\n"))
+    assert keep_token(file) == "A" * 43
+
+
+@POSIX
+@pytest.mark.usefixtures("_no_links")
+def test_a_full_disk_without_links_leaves_nothing_behind(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty file would be taken for a token that is lost."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StartError, match="No space left"):
+        keep_token(file)
+    assert not list(file.parent.iterdir())
 
 
 def test_a_place_that_cannot_be_had_is_told(tmp_path: Path) -> None:
