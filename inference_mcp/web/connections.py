@@ -4,7 +4,8 @@ Who has no token can still connect, and each connection is an open file of this 
 a bound any local user could use them all up. So a connection has ``ADMISSION_S`` for a request
 that is let in, however slowly it sends a head or a body, and answers that refuse it do not count.
 From its first admitted request on it is trusted: a host's stream may be open for hours. Where too
-many are open the newest that is not admitted gives way, which is always the one that just came.
+many are open, the one that has gone longest without being admitted gives way: whoever fills all
+places with idle ones cannot shut out a host, whose first request comes with its connection.
 
 uvicorn's own limits do not reach this: its time-out begins with the first answer, and its limit
 of connections is told to each request, so that a connection without one is never counted out.
@@ -42,7 +43,10 @@ def connection_limit() -> int:
 
 
 class Connection(H11Protocol):
-    """uvicorn's, which ends by itself where it is not admitted in time."""
+    """uvicorn's, which ends by itself where it is not admitted in time.
+
+    ``strangers`` is shared by all connections: those not admitted, the longest there first.
+    """
 
     def __init__(
         self,
@@ -50,29 +54,33 @@ class Connection(H11Protocol):
         app_state: Mapping[str, Any],
         admission_s: float,
         max_connections: int,
+        strangers: dict[Connection, None],
         **uvicorns: Any,
     ) -> None:
         super().__init__(app_state={**app_state, ADMITTED: self._admitted}, **uvicorns)
         self._max_connections = max_connections
+        self._strangers = strangers
         self._admission_s = admission_s
         self._trust: Callable[[], None] = lambda: None
 
     def connection_made(self, transport: Any) -> None:
         """A peer is there; it may be anybody."""
         super().connection_made(transport)
+        self._strangers[self] = None
+        self._trust = self.loop.call_later(self._admission_s, self._end).cancel
         if len(self.connections) > self._max_connections:
-            self._end()
-        else:
-            self._trust = self.loop.call_later(self._admission_s, self._end).cancel
+            next(iter(self._strangers))._end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer is gone."""
-        self._trust()
+        self._admitted()
         super().connection_lost(exc)
 
     def _admitted(self) -> None:
         self._trust()
+        self._strangers.pop(self, None)
 
     def _end(self) -> None:
         """At once: a peer that reads nothing would keep an orderly end waiting."""
+        self._admitted()  # its end is heard of later, and the next one needs another's place
         self.transport.abort()

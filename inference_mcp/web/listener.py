@@ -141,7 +141,9 @@ async def listening(
     ``max_connections``; ``None`` is what this process's open files allow.
     """
     limit = connection_limit() if max_connections is None else max_connections
-    protocol: Any = partial(Connection, admission_s=admission_s, max_connections=limit)
+    protocol: Any = partial(
+        Connection, admission_s=admission_s, max_connections=limit, strangers={}
+    )
     config = uvicorn.Config(
         site,
         http=protocol,

@@ -137,22 +137,43 @@ async def test_an_admitted_stream_goes_on() -> None:
         assert waited.cancelled_caught
 
 
-async def test_where_there_are_too_many_the_newest_gives_way() -> None:
-    """Those that are there stay, and with each that goes there is room again."""
+async def test_where_there_are_too_many_the_stranger_of_longest_standing_gives_way() -> None:
+    """So idle ones in all places shut nobody out, and no admitted one has to go."""
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(guarded(NEVER_S, 3))
+
+        async def connected() -> anyio.abc.SocketStream:
+            return await stack.enter_async_context(await anyio.connect_tcp("127.0.0.1", port))
+
+        host = await connected()
+        await host.send(ADMITTED)
+        await begun(host)
+        idle = [await connected() for _ in range(2)]
+        for oldest in idle:
+            late = await connected()
+            await late.send(HEAD + b"\r\n")
+            assert await late.receive()
+            assert await ended(oldest) == b""
+        await host.send(b"x")  # not a word more is due, but it is still there
+        with anyio.move_on_after(0.05) as waited:
+            await ended(host)
+        assert waited.cancelled_caught
+
+
+async def test_where_all_are_admitted_the_newcomer_gives_way() -> None:
+    """With each that goes there is room again."""
+    async with AsyncExitStack() as stack:
+        port = await stack.enter_async_context(guarded(NEVER_S, 2))
         hosts = [
             await stack.enter_async_context(await anyio.connect_tcp("127.0.0.1", port))
-            for _ in range(3)
+            for _ in range(2)
         ]
-        for host in hosts[:2]:
+        for host in hosts:
             await host.send(ADMITTED)
             await begun(host)
         with suppress(OSError):  # which may come while it connects
             async with await anyio.connect_tcp("127.0.0.1", port) as late:
                 assert await ended(late) == b""
-        await hosts[2].send(ADMITTED)
-        await begun(hosts[2])
         await hosts[0].aclose()
         while True:
             with suppress(OSError, anyio.EndOfStream, anyio.BrokenResourceError):
