@@ -361,8 +361,13 @@ class Jobs:
         )
 
     def ended(self, job: Job, error: InferenceError) -> None:
-        """The queue has ended the job; its call may be kept open for a while."""
-        self._finish(job, error=error)
+        """The queue has ended the job; its call may be kept open for a while.
+
+        One that was displaced in the moment of its admission is not known here yet: its lease
+        raises this error as soon as it asks for it (S12, S18).
+        """
+        if job.id in self._jobs:
+            self._finish(job, error=error)
 
     # --- keeping ------------------------------------------------------------------------
 

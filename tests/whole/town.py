@@ -14,6 +14,7 @@ and the pictures of the dead besides.
 from __future__ import annotations
 
 import gc
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import AsyncGenerator
@@ -21,7 +22,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -54,7 +55,7 @@ class Server(World):
     name: str = ""
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     gone: anyio.Event = field(default_factory=anyio.Event)
-    town: Town = cast("Town", None)
+    town: Town = field(kw_only=True)
 
     @property
     def shared(self) -> SharedScheduler:
@@ -117,7 +118,7 @@ class Town:
 
     async def open(self) -> Server:
         """One more process."""
-        server = cast("Server", await self._start_one())
+        server = await self._start_one()
         for what, value in self.mood.items():
             setattr(server.backend, what, value)
         await self.settle()
@@ -217,7 +218,7 @@ class Town:
                     backend,
                     self._place,
                     name=f"p{number}",
-                    tell=lambda event, detail: self.told.append(f"p{number} {event} {detail}"),
+                    tell=partial(self._tell, f"p{number}"),
                 )
                 scheduler.start()
                 if setup.loaded and number == 1:
@@ -240,6 +241,10 @@ class Town:
                     ready.set()
                     await anyio.sleep_forever()
         gone.set()
+
+    def _tell(self, name: str, event: str, detail: str) -> None:
+        why = traceback.format_exc() if event == "sharing.fault" else ""
+        self.told.append(f"{name} {event} {detail} {why}".strip())
 
     async def _place(self) -> Place:
         return Place.open("http://localhost:8080", self.folder / "shared", tcp=False)

@@ -101,12 +101,18 @@ class TownMachine(RuleBasedStateMachine):
         self._do(self.town.pass_time, seconds)
 
     @precondition(lambda self: any(server.open_calls() for server in self.town.servers))
-    @rule(data=st.data())
-    def stop_a_call(self, data: st.DataObject) -> None:
-        """A user stops what a host waits for."""
+    @rule(data=st.data(), number=st.integers(1, 4))
+    def stop_calls(self, data: st.DataObject, number: int) -> None:
+        """Users stop what hosts wait for, several in one moment: a grant meets a cancel."""
         calls = [(each, call) for each in self.town.servers for call in each.open_calls()]
-        server, call = one_of(data, calls)
-        self._do(server.hang_up_on, call)
+        stopped = dict.fromkeys(one_of(data, calls) for _ in range(number))
+
+        async def work() -> None:
+            for server, call in stopped:
+                server.hang_up_nowait(call)
+            await self.town.settle()
+
+        self._do(work)
 
     @precondition(lambda self: any(server.known() for server in self.town.servers))
     @rule(data=st.data(), alive=often)

@@ -173,13 +173,17 @@ class World:
 
     async def hang_up_on(self, call: Call) -> None:
         """The user stops a call: the host cancels it, without the reason of a time limit."""
+        self.hang_up_nowait(call)
+        await self.settle()
+
+    def hang_up_nowait(self, call: Call) -> None:
+        """The same, with whatever else happens in this moment."""
         submits = call.tool != "get_job"
         if submits:
             self._note_cancel(call.asked)
         call.hung_up = True
         call.scope.cancel()
         self.seen["host cancels"] += 1
-        await self.settle()
 
     async def cancel_job(self, asked: Asked) -> Mapping[str, Any]:
         """Call ``cancel_job``, and give what it says."""
