@@ -361,12 +361,8 @@ class Jobs:
         )
 
     def ended(self, job: Job, error: InferenceError) -> None:
-        """The queue has ended the job; its call may be kept open for a while.
-
-        One that was displaced in the moment of its admission is not known here yet: its lease
-        raises this error as soon as it asks for it (S12, S18).
-        """
-        if job.id in self._jobs:
+        """The queue has ended the job; its call may be kept open for a while."""
+        if job.id in self._jobs:  # else it was just admitted, and will hear it from its lease
             self._finish(job, error=error)
 
     # --- keeping ------------------------------------------------------------------------
