@@ -45,7 +45,9 @@ def _check_open(town: Town) -> None:
     open_of.update(each.model for each in town.orphans)
     town.seen["orphans watched"] += len(town.orphans)
     for model, number in open_of.items():
-        assert number <= limits.slots_of(model), f"{model} has {number} calls at LocalAI (S3)"
+        those = [(call.mark, call.began) for call in calls if call.request.model == model]
+        said = f"{model} has {number} calls at LocalAI: {those}, of the dead {town.orphans} (S3)"
+        assert number <= limits.slots_of(model), f"{said}, at {now}, {town.told[-8:]}"
     assert len({call.mark for call in calls}) == len(calls), "two tries of one request at once"
 
 
