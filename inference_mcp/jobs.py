@@ -362,7 +362,8 @@ class Jobs:
 
     def ended(self, job: Job, error: InferenceError) -> None:
         """The queue has ended the job; its call may be kept open for a while."""
-        self._finish(job, error=error)
+        if job.id in self._jobs:  # else it was just admitted, and will hear it from its lease
+            self._finish(job, error=error)
 
     # --- keeping ------------------------------------------------------------------------
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.benchmarks.gauges import Gauges, Reading, read_process, slope
-from tests.benchmarks.soak import soaked
+from tests.benchmarks.soak import Soak, soaked
 
 
 def test_the_slope_is_that_of_the_fitted_line() -> None:
@@ -28,6 +29,26 @@ def test_growth_counts_from_a_share_of_the_time_on() -> None:
     assert gauges.growth_per_h("threads", 0) == 0
     assert gauges.growth_per_h("tasks", 0) is None
     assert gauges.ends("memory_mb") == (0.0, 120.0, 120.0)
+
+
+def test_memory_is_judged_once_all_that_may_fill_has_filled() -> None:
+    """What fills on purpose is no growth; what goes on growing is, and a short run says neither."""
+    nobody: Any = None
+    soak = Soak(nobody, nobody, nobody, nobody, (Gauges("it", None),))
+    for second in range(601):
+        memory_mb = 50.0 + min(second, 500) / 10
+        soak.gauges[0].readings.append((float(second), Reading(memory_mb, 3, 5)))
+    assert soak.judged_from is None
+    assert soak.grown() == []
+    soak.filled_at_s = 175.0
+    assert soak.judged_from == pytest.approx(2 / 3)
+    assert soak.grown() == ["it: memory_mb grew by 10.0"]
+    soak.filled_at_s = 500.0
+    assert soak.grown() == []
+    soak.filled_at_s = 599.0
+    assert soak.judged_from is None
+    assert soak.gauges[0].each_minute("memory_mb")[:3] == [50.0, 56.0, 62.0]
+    assert soak.gauges[0].each_minute("memory_mb")[-1] == 100.0
 
 
 async def test_this_process_can_be_read_where_there_is_a_proc() -> None:

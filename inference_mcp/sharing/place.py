@@ -95,7 +95,7 @@ class Place:
         self.key = key
         self.tcp = tcp
         self._name = re.compile(rf"{key}\.([1-9][0-9]{{0,8}})\.(lock|sock|port|tmp)")
-        self._taken: dict[int, tuple[int, int]] = {}
+        self._taken: dict[int, tuple[Path, tuple[int, int]]] = {}
 
     @classmethod
     def open(
@@ -116,7 +116,7 @@ class Place:
 
     def newest(self) -> int:
         """The highest generation that left a lock file here, held or not; 0 if none did."""
-        locks = (generation for generation, kind, _ in self._files() if kind == "lock")
+        locks = (generation for generation, kind, _ in self._names() if kind == "lock")
         return max(locks, default=0)
 
     def take(self, generation: int) -> Hold | None:
@@ -145,7 +145,7 @@ class Place:
         if identity is None or self.newest() > generation:
             hold.release()
             return None
-        self._taken[generation] = identity
+        self._taken[generation] = path, identity
         return hold
 
     def is_dead(self, generation: int) -> bool:
@@ -170,19 +170,20 @@ class Place:
         """Whether a higher generation was begun, or the lock that was taken here is out of sight.
 
         A cleaner of temporary files may remove a file that is held: who comes then begins anew,
-        and the holder must not go on beside him. Costs one look into the folder.
+        and the holder must not go on beside him. Costs one look into the folder: it is asked
+        before each grant, so it makes no new paths, whose parts Python would intern each time.
         """
         if self.newest() > generation:
             return True
         taken = self._taken.get(generation)
-        return taken is not None and _identity(self._path(generation, "lock")) != taken
+        return taken is not None and _identity(taken[0]) != taken[1]
 
     def sweep(self, generation: int) -> None:
         """Remove what generations lower than this one left; what cannot be removed stays."""
-        for found, _, path in self._files():
+        for found, _, name in self._names():
             if found < generation:
                 with contextlib.suppress(OSError):  # Windows keeps what is open
-                    path.unlink()
+                    (self.folder / name).unlink()
 
     def address(self, generation: int) -> Address:
         """Where the arbiter of this generation listens, or would."""
@@ -216,14 +217,14 @@ class Place:
     def _path(self, generation: int, kind: str) -> Path:
         return self.folder / f"{self.key}.{generation}.{kind}"
 
-    def _files(self) -> list[tuple[int, str, Path]]:
-        """Generation, kind and path of all that is here for this LocalAI."""
+    def _names(self) -> list[tuple[int, str, str]]:
+        """Generation, kind and name of all that is here for this LocalAI."""
         try:
             names = os.listdir(self.folder)  # noqa: PTH208 - names alone: asked often
         except OSError:
             return []
         matches = [found for name in names if (found := self._name.fullmatch(name))]
-        return [(int(each[1]), each[2], self.folder / each[0]) for each in matches]
+        return [(int(each[1]), each[2], each[0]) for each in matches]
 
 
 # --- the folder -------------------------------------------------------------------------

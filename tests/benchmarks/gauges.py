@@ -83,6 +83,12 @@ class Gauges:
             return None
         return 3600 * slope(points)
 
+    def each_minute(self, what: str) -> list[float]:
+        """The first value of each minute, and the last of all."""
+        firsts = {int(at // 60): getattr(each, what) for at, each in reversed(self.readings)}
+        last = [getattr(self.readings[-1][1], what)] if self.readings else []
+        return [firsts[minute] for minute in sorted(firsts)] + last
+
     def ends(self, what: str) -> tuple[float, float, float] | None:
         """The first value, the largest, the last."""
         values = [getattr(reading, what) for _, reading in self.readings]

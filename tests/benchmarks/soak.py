@@ -13,9 +13,17 @@ retry, what fails in its backend must fail with that failure's code. At the end 
 left over at either process, and the server's own counts must be those of this one.
 
 Memory, threads and open files of both processes are read each second. ``growth`` is the rise of
-a line fitted over the last two thirds, per hour, and over the last third, which is the one that
-is judged: what both keep on purpose (results, figures, the stand-in's events, each up to a bound)
-fills in the first minutes, and runs below ten minutes show that.
+a line fitted over the last two thirds, per hour, and over the last third. Memory is judged from
+the last third on and not before the server has had ``FILLED_CALLS``, for it may fill until then:
+
+    results      ``jobs.MAX_KEPT_JOBS`` and ``MAX_KEPT_BYTES``                1,000 calls
+    records      ``history.KEPT_RECORDS`` + ``CHUNK``, two for each call      5,250 calls
+
+Where a run ends sooner it says that memory was not judged. Three things fill for longer, and so
+slowly that they stay below what an allocator's unrest is allowed: failures
+(``samples.KEPT_FAILURES``, about 1 kB each: 0.4 MB in the last third of ten minutes at 30 calls/s,
+full after some 36,000 calls), a sketch for each type and model (``history.MAX_CELLS``, 5 kB each,
+four in 15 minutes here), and the pages that the allocator has free but does not give back.
 ``--in-process`` runs the server in this process, over the SDK's in-memory line, and counts the
 event loop's tasks besides: whoever runs the program cannot see those.
 
@@ -49,6 +57,7 @@ from mcp_types import CallToolResult, TextContent
 from PIL import Image, ImageChops
 
 from inference_mcp import logs
+from inference_mcp.observe.history import CHUNK, KEPT_RECORDS
 from inference_mcp.server.assembly import open_app
 from inference_mcp.server.protocol import build_server
 from inference_mcp.settings import load_settings
@@ -88,6 +97,12 @@ SETTINGS = {
 
 GROWTH_MB = 4.0
 """What the fitted line may rise: an allocator's own unrest."""
+
+FILLED_CALLS = (KEPT_RECORDS + CHUNK) // 2
+"""After so many the server holds as much as it ever will, but for what the docstring names."""
+
+JUDGED_S = 60.0
+"""A line over less tells nothing."""
 
 META = "inference-mcp/job"
 SIDE_PX = 64
@@ -148,6 +163,7 @@ class Soak:
     seen: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     slowest_s: float = 0.0
+    filled_at_s: float | None = None
 
     async def run(self, seconds: float, rate: float) -> None:
         """Make the calls, wait for their ends, and look at what is left."""
@@ -160,6 +176,8 @@ class Soak:
                 await anyio.sleep_until(due)
                 calls.start_soon(self._call, planned(self.rng, number))
                 number += 1
+                if number == FILLED_CALLS:
+                    self.filled_at_s = due - began
                 due += self.rng.expovariate(rate)
             looking.cancel()
         await self._check_rest()
@@ -295,16 +313,29 @@ class Soak:
         self.seen["retries"] = figures["retries"]
         self.seen["preemptions"] = figures["preemptions"]
 
+    @property
+    def judged_from(self) -> float | None:
+        """From which share of the time on memory is judged; ``None`` where it cannot be."""
+        last_s = min(
+            (gauges.readings[-1][0] for gauges in self.gauges if gauges.readings), default=0
+        )
+        if self.filled_at_s is None or last_s - self.filled_at_s < JUDGED_S:
+            return None
+        return max(2 / 3, self.filled_at_s / last_s)
+
     def grown(self) -> list[str]:
         """What should be flat and is not."""
         found = []
+        limits = {"memory_mb": GROWTH_MB, "threads": 3.0, "files": 5.0, "tasks": 10.0}
         for gauges in self.gauges:
-            span_h = gauges.readings[-1][0] / 3 / 3600 if gauges.readings else 0.0
-            limits = {"memory_mb": GROWTH_MB, "threads": 3.0, "files": 5.0, "tasks": 10.0}
+            last_s = gauges.readings[-1][0] if gauges.readings else 0.0
             for what, limit in limits.items():
-                rise = gauges.growth_per_h(what, 2 / 3)
-                if rise is not None and rise * span_h > limit:
-                    found.append(f"{gauges.name}: {what} grew by {rise * span_h:.1f}")
+                since = self.judged_from if what == "memory_mb" else 2 / 3
+                if since is None:
+                    continue
+                rise = (gauges.growth_per_h(what, since) or 0.0) * (1 - since) * last_s / 3600
+                if rise > limit:
+                    found.append(f"{gauges.name}: {what} grew by {rise:.1f}")
         return found
 
 
@@ -395,6 +426,11 @@ def report(soak: Soak, seconds: float) -> int:
                 first, largest, last = ends
                 name = f"{gauges.name} {what}"
                 say(f"{name:<20}{first:>9.1f}{largest:>9.1f}{last:>9.1f}{rise:>10.1f}{late:>11.1f}")
+    for gauges in soak.gauges:
+        told = " ".join(f"{each:.1f}" for each in gauges.each_minute("memory_mb"))
+        say(f"  {gauges.name}, MB at each minute: {told}")
+    if soak.judged_from is None:
+        say(f"  memory is not judged: it may fill for {FILLED_CALLS} calls and {JUDGED_S:.0f} s")
     grown = soak.grown()
     for line in [*soak.wrong[:20], *grown]:
         say(f"! {line}")

@@ -19,7 +19,7 @@ from inference_mcp.scheduling.lifecycle import State
 from tests.whole.moody import FAULTS, colour
 from tests.whole.world import Asked, Call, World
 
-__all__ = ["check", "check_all_over", "check_answer", "check_cancelled"]
+__all__ = ["check", "check_all_over", "check_answer", "check_cancelled", "check_host"]
 
 META = "inference-mcp/job"
 PREPARE_S = 5.0
@@ -32,14 +32,21 @@ async def check(world: World) -> None:
     """Everything that holds when all has come to rest."""
     await world.settle()
     queue = await world.status("get_queue_status")
-    figures = (await world.status("get_request_metrics"))["counts"]
-    _check_ends(world)
+    figures = await check_host(world)
     _check_balance(world, figures)
     _check_queue(world, queue)
     _check_limits(world)
+
+
+async def check_host(world: World) -> dict[str, int]:
+    """What holds of each server and its host, wherever its queue is kept; what it counts."""
+    figures: dict[str, int] = (await world.status("get_request_metrics"))["counts"]
+    _check_ends(world)
+    _check_figures(world, figures)
     _check_abandoned(world)
     _check_calls(world)
     assert not world.faults, f"a fault of the server's own: {world.faults}"
+    return figures
 
 
 # --- S18, S19 -----------------------------------------------------------------------------------
@@ -64,13 +71,10 @@ def _check_ends(world: World) -> None:
             assert asked.ends[0].code in _allowed(world, asked), f"{asked}"
 
 
-def _check_balance(world: World, figures: dict[str, int]) -> None:
-    """S19: the figures, the queue's books and the host's agree."""
+def _check_figures(world: World, figures: dict[str, int]) -> None:
+    """S19: the figures and the host's books agree."""
     ends = Counter(end.state for asked in world.asked for end in asked.ends)
     displaced = sum(end.code == "queue_full" for asked in world.asked for end in asked.ends)
-    live = sum(not asked.ends for asked in world.known())
-    counts = world.scheduler.core.counts
-    assert counts.balanced, counts
     expected = {
         "submitted": len(world.known()) + world.rejected(),
         "completed": ends["completed"],
@@ -80,8 +84,16 @@ def _check_balance(world: World, figures: dict[str, int]) -> None:
     }
     for what, number in expected.items():
         assert figures[what] == number, f"{what}: told {figures[what]}, seen {number} (S19)"
+
+
+def _check_balance(world: World, figures: dict[str, int]) -> None:
+    """S19: the queue's books agree with what is told."""
+    counts = world.queue.core.counts
+    assert counts.balanced, counts
+    for what in ("submitted", "completed", "failed", "cancelled", "rejected"):
         kept = getattr(counts, what)
-        assert kept == number, f"{what}: the queue has {kept}, seen {number} (S19)"
+        assert kept == figures[what], f"{what}: the queue has {kept}, told {figures[what]} (S19)"
+    live = sum(not asked.ends for asked in world.known())
     alive = counts.waiting + counts.running
     assert alive == live, f"{live} live jobs, and the queue has {alive} (S19)"
 
@@ -114,11 +126,11 @@ def _check_limits(world: World) -> None:
     if limits.max_resident_models:
         assert len(open_of) <= limits.max_resident_models, f"too many models work: {open_of}"
     marks = {asked.job_id: asked.mark for asked in world.known()}
-    running = world.scheduler.snapshot().running
+    running = world.queue.snapshot().running
     free = {marks[each.id] for each in running if each.lent or each.abandoned}
     held = [call.mark for call in calls if call.mark not in free]
     assert len(held) <= limits.max_concurrency, f"{held} run at once (S3)"
-    places = world.scheduler.core.world.places_used
+    places = world.queue.core.world.places_used
     assert places <= limits.max_concurrency, f"{places} places are taken (S3)"
     known = {marks[each.id] for each in running}
     for call in calls:
@@ -237,7 +249,7 @@ def _check_text_so_far(world: World, asked: Asked, result: CallToolResult) -> No
 
 def check_all_over(world: World) -> None:
     """S19: nothing is left over anywhere."""
-    snapshot, core = world.scheduler.snapshot(), world.scheduler.core
+    snapshot, core = world.queue.snapshot(), world.queue.core
     assert not snapshot.running, f"still running: {snapshot.running}"
     assert not snapshot.waiting, f"still waiting: {snapshot.waiting}"
     assert core.world.places_used == 0, "a place is lost"

@@ -30,7 +30,7 @@ from tests.whole.checks import check, check_all_over, check_answer, check_cancel
 from tests.whole.moody import FAULTS, HANG_S, LIES, Script
 from tests.whole.world import Asked, Parts, Setup, World, opened
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "Wish", "leaps", "limits", "needs", "often", "one_of", "setups", "wishes"]
 
 _T = TypeVar("_T")
 
@@ -157,7 +157,7 @@ class Machine(RuleBasedStateMachine):
 
         async def work() -> None:
             for wish in some:
-                given = _given(wish.kind, wish.width_px) | {"priority": wish.priority}
+                given = needs(wish.kind, wish.width_px) | {"priority": wish.priority}
                 await self.world.ask(
                     wish.kind.value, wish.script, wait_s=wish.wait_s, limit_s=wish.limit_s, **given
                 )
@@ -173,7 +173,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def stop_a_call(self, data: st.DataObject) -> None:
         """The user stops what the host waits for."""
-        call = _one(data, self.world.open_calls())
+        call = one_of(data, self.world.open_calls())
 
         async def work() -> None:
             before = self._before(call.asked)
@@ -187,7 +187,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), alive=often)
     def cancel(self, data: st.DataObject, alive: bool) -> None:
         """Cancel a job by its id, in any state; a second time for good measure."""
-        asked = _one(data, self._those(alive=alive))
+        asked = one_of(data, self._those(alive=alive))
 
         async def work() -> None:
             before, job = self._before(asked), self.world.job(asked)
@@ -215,7 +215,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data(), alive=often, wait_s=st.sampled_from([0.0, 30.0]), limit_s=limits)
     def fetch(self, data: st.DataObject, alive: bool, wait_s: float, limit_s: float | None) -> None:
         """Ask for a job's result."""
-        asked = _one(data, self._those(alive=alive))
+        asked = one_of(data, self._those(alive=alive))
         self._do(self.world.fetch, asked, wait_s, limit_s)
 
     @rule(
@@ -265,12 +265,12 @@ class Machine(RuleBasedStateMachine):
         world.backend.down, world.backend.bad_loads, world.backend.load_s = False, 0, 0.0
         for _ in range(DRAINS):
             await world.pass_time(DRAIN_S)
-            counts = world.scheduler.core.counts
+            counts = world.queue.core.counts
             if not (counts.waiting or counts.running or world.backend.open()):
                 break
         check_all_over(world)
         for kind in RequestType:
-            asked = await world.ask(kind.value, Script(), wait_s=0.0, **_given(kind))
+            asked = await world.ask(kind.value, Script(), wait_s=0.0, **needs(kind))
             await world.pass_time(DRAIN_S)
             assert asked.ends, f"a new {kind} does not start: a slot is lost"
             assert asked.ends[0].state == "completed", f"a new {kind} {asked.ends}"
@@ -287,7 +287,7 @@ class Machine(RuleBasedStateMachine):
         for asked in world.known():
             assert len(asked.ends) == 1, f"{asked.mark} has {len(asked.ends)} ends (S18, S20)"
         assert not world.open_calls(), "a call hangs at the end (S20)"
-        assert not world.scheduler.core.counts.waiting, "something waits after the end (S20)"
+        assert not world.queue.core.counts.waiting, "something waits after the end (S20)"
         for call in world.calls:
             if not call.checked:
                 check_answer(world, call)
@@ -296,7 +296,7 @@ class Machine(RuleBasedStateMachine):
         self.seen["worlds"] += 1
 
 
-def _given(kind: RequestType, width_px: int = 64) -> dict[str, Any]:
+def needs(kind: RequestType, width_px: int = 64) -> dict[str, Any]:
     """What a type needs besides its prompt."""
     given: dict[str, Any] = {}
     if kind.makes_picture:
@@ -306,6 +306,6 @@ def _given(kind: RequestType, width_px: int = 64) -> dict[str, Any]:
     return given
 
 
-def _one(data: st.DataObject, among: Sequence[_T]) -> _T:
+def one_of(data: st.DataObject, among: Sequence[_T]) -> _T:
     """One of these; its place is what hypothesis draws, prints and makes small."""
     return among[data.draw(st.integers(0, len(among) - 1))]

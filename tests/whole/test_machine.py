@@ -17,6 +17,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.whole.machine import Machine
 from tests.whole.planted import PLANTED
+from tests.whole.town_machine import TownMachine
 from tests.whole.world import Parts
 
 QUICK = settings(
@@ -33,7 +34,7 @@ LONG = settings(QUICK, max_examples=2_000, stateful_step_count=60, derandomize=F
 HUNT = settings(QUICK, max_examples=1_000, phases=[Phase.generate])
 
 
-def run(machine: type[Machine], how: settings) -> Counter[str]:
+def run(machine: type[Machine | TownMachine], how: settings) -> Counter[str]:
     """What happened, summed up; the figures are printed."""
     machine.seen = Counter()
     began = time.perf_counter()
@@ -75,3 +76,13 @@ def test_the_machine_finds_a_planted_fault(parts: Parts, shows: str) -> None:
     faulty = type("Faulty", (Machine,), {"parts": parts})
     with pytest.raises(AssertionError, match=shows):
         run(faulty, HUNT)
+
+
+# --- several servers, one queue -----------------------------------------------------------------
+
+
+def test_servers_that_share_a_queue_keep_their_word() -> None:
+    """S3, S16 to S19, S21 to S23, after each step."""
+    seen = run(TownMachine, QUICK)
+    happened = ("host cancels", "cancel_job", "told completed", "deaths", "deaths of the arbiter")
+    assert all(seen[what] for what in happened), seen

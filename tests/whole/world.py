@@ -12,12 +12,12 @@ hold of them stands in ``checks``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -35,6 +35,7 @@ from inference_mcp.observe import JobEvent, JobFinished, JobRejected, JobSubmitt
 from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore
 from inference_mcp.scheduling.core import Core
+from inference_mcp.scheduling.protocols import Scheduler
 from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits
 from inference_mcp.server.assembly import GRACE_S, App
@@ -47,7 +48,7 @@ from inference_mcp.surface.tools import Tools
 from tests.tap import Tap, memory_line
 from tests.whole.moody import MoodyBackend, Open, Script, mark_of
 
-__all__ = ["Asked", "Call", "Parts", "Setup", "World", "opened"]
+__all__ = ["Asked", "Call", "Parts", "Setup", "World", "in_memory", "opened", "serving"]
 
 WAIT_S = 40.0
 """As by default."""
@@ -122,7 +123,7 @@ class World:
     client: Client
     tap: Tap
     app: App
-    scheduler: LocalScheduler
+    scheduler: Scheduler
     backend: MoodyBackend
     store: PictureStore
     tasks: anyio.abc.TaskGroup
@@ -134,6 +135,7 @@ class World:
     was_down: bool = False
     had_bad_loads: bool = False
     closing: bool = False
+    first_mark: int = 1
     _read: int = 0
 
     # --- what the host does ---------------------------------------------------------------
@@ -149,7 +151,7 @@ class World:
     ) -> Asked:
         """Call a tool that generates; the call goes on by itself."""
         asked = Asked(
-            len(self.asked) + 1,
+            self.first_mark + len(self.asked),
             tool,
             script,
             (arguments.get("width", 512), arguments.get("height", 512)),
@@ -171,13 +173,17 @@ class World:
 
     async def hang_up_on(self, call: Call) -> None:
         """The user stops a call: the host cancels it, without the reason of a time limit."""
+        self.hang_up_nowait(call)
+        await self.settle()
+
+    def hang_up_nowait(self, call: Call) -> None:
+        """The same, with whatever else happens in this moment."""
         submits = call.tool != "get_job"
         if submits:
             self._note_cancel(call.asked)
         call.hung_up = True
         call.scope.cancel()
         self.seen["host cancels"] += 1
-        await self.settle()
 
     async def cancel_job(self, asked: Asked) -> Mapping[str, Any]:
         """Call ``cancel_job``, and give what it says."""
@@ -188,10 +194,15 @@ class World:
 
     async def status(self, tool: str, **arguments: Any) -> dict[str, Any]:
         """Call a tool that answers at once; gives its body, or its error's text."""
+        body = await self.told(tool, arguments)
+        await self.settle()
+        return body
+
+    async def told(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """What a tool says, as soon as it says it."""
         self.seen["calls"] += 1
         with anyio.fail_after(60):
             result = await self.client.call_tool(tool, arguments)
-        await self.settle()
         if result.structured_content is None:
             return {"error": result.content[0].text}  # type: ignore[union-attr]
         body: dict[str, Any] = result.structured_content
@@ -211,17 +222,27 @@ class World:
 
     async def settle(self) -> None:
         """Return when every task waits for time or for the host, and no thread works."""
+        await anyio.wait_all_tasks_blocked()
+        while self.works():
+            await trio.testing.wait_all_tasks_blocked(0.0005)  # real: a thread needs that too
+        self.read_events()
+
+    def works(self) -> bool:
+        """Whether a thread does something for it."""
         limiters = (
             self.store.decoder,
             self.store.showing,
             anyio.to_thread.current_default_thread_limiter(),
         )
-        await anyio.wait_all_tasks_blocked()
-        while any(limiter.borrowed_tokens for limiter in limiters):
-            await trio.testing.wait_all_tasks_blocked(0.0005)  # real: a thread needs that too
-        self._read_events()
+        return any(limiter.borrowed_tokens for limiter in limiters)
 
     # --- what is known of it ------------------------------------------------------------------
+
+    @property
+    def queue(self) -> LocalScheduler:
+        """The queue itself, where it is this process's own."""
+        assert isinstance(self.scheduler, LocalScheduler)
+        return self.scheduler
 
     def job(self, asked: Asked) -> Job | None:
         """Its job, while it is kept."""
@@ -290,10 +311,15 @@ class World:
         asked.carried = job.state == "loading"
         running = self.open_of(asked)
         if running is not None and job.kind.makes_picture and job.admission is not None:
-            estimate_s = job.admission.estimate_s()
-            asked.until = running.began + (60.0 if estimate_s is None else 1.5 * estimate_s)
+            asked.until = running.began + self.kept_s(job)
 
-    def _read_events(self) -> None:
+    def kept_s(self, job: Job) -> float:
+        """How long after its grant a picture that is cancelled now may be kept open (S16)."""
+        assert job.admission is not None
+        estimate_s = job.admission.estimate_s()
+        return 60.0 if estimate_s is None else 1.5 * estimate_s
+
+    def read_events(self) -> None:
         for event in self.events[self._read :]:
             self._read += 1
             if isinstance(event, JobFinished):
@@ -303,11 +329,14 @@ class World:
     def submitted(self, event: JobSubmitted, job: Job) -> None:
         """Which request a job is, is known from its mark: no answer needs to have named it."""
         assert job.request is not None
-        self.asked[mark_of(job.request) - 1].job_id = event.job_id
+        self.asked[mark_of(job.request) - self.first_mark].job_id = event.job_id
 
     def rejected(self) -> int:
         """How many were refused when they came."""
         return sum(isinstance(event, JobRejected) for event in self.events)
+
+
+_W = TypeVar("_W", bound=World)
 
 
 @asynccontextmanager
@@ -316,6 +345,34 @@ async def opened(
 ) -> AsyncGenerator[World]:
     """A world whose pictures are kept in ``folder``; what still runs at its end is stopped."""
     backend = MoodyBackend(may_load=setup.may_load, load_s=setup.load_s)
+    async with anyio.create_task_group() as tasks:
+        core = parts.core(setup.limits)
+        scheduler = LocalScheduler(tasks, setup.limits, backend, core=core, jitter=lambda: 0.5)
+        if setup.loaded:
+            scheduler.learn(in_memory(setup, backend), None)
+        async with serving(World, setup, parts, clock, folder, backend, scheduler, tasks) as world:
+            yield world
+        tasks.cancel_scope.cancel()
+
+
+def in_memory(setup: Setup, backend: MoodyBackend) -> list[str]:
+    """The models that LocalAI holds at first, where it holds any."""
+    models = [model.id for model in backend.models if model.default_for]
+    return models[: setup.limits.max_resident_models or None]
+
+
+@asynccontextmanager
+async def serving(
+    kind: Callable[..., _W],
+    setup: Setup,
+    parts: Parts,
+    clock: MockClock,
+    folder: Path,
+    backend: MoodyBackend,
+    scheduler: Scheduler,
+    tasks: anyio.abc.TaskGroup,
+) -> AsyncGenerator[_W]:
+    """A server with this scheduler, and its host."""
     events: list[JobEvent] = []
     faults: list[tuple[str, Exception]] = []
     worlds: list[World] = []
@@ -330,47 +387,39 @@ async def opened(
         if isinstance(event, JobSubmitted):
             worlds[0].submitted(event, jobs.get(event.job_id))
 
-    async with anyio.create_task_group() as tasks:
-        core = parts.core(setup.limits)
-        scheduler = LocalScheduler(tasks, setup.limits, backend, core=core, jitter=lambda: 0.5)
-        if setup.loaded:
-            models = [model.id for model in backend.models if model.default_for]
-            scheduler.learn(models[: setup.limits.max_resident_models or None], None)
-        store = PictureStore(folder / "pictures")
-        jobs = parts.jobs(
-            tasks,
-            scheduler=scheduler,
-            backend=get_backend,
-            store=store,
-            observer=observe,
-            timeout_s=setup.timeout_s,
-            result_ttl_s=3600,
-        )
-        tools = parts.tools(
-            backend=get_backend,
-            jobs=jobs,
-            scheduler=scheduler,
-            sources=PictureSources(roots=[folder], store=store),
-            store=store,
-            metrics=metrics,
-            identity=Identity("1.2.3", "http://localhost:8080"),
-            wait_s=WAIT_S,
-            preview="none",
-            now=lambda: datetime.now(UTC),
-            on_fault=lambda tool, error: faults.append((tool, error)),
-        )
+    store = PictureStore(folder / "pictures")
+    jobs = parts.jobs(
+        tasks,
+        scheduler=scheduler,
+        backend=get_backend,
+        store=store,
+        observer=observe,
+        timeout_s=setup.timeout_s,
+        result_ttl_s=3600,
+    )
+    tools = parts.tools(
+        backend=get_backend,
+        jobs=jobs,
+        scheduler=scheduler,
+        sources=PictureSources(roots=[folder], store=store),
+        store=store,
+        metrics=metrics,
+        identity=Identity("1.2.3", "http://localhost:8080"),
+        wait_s=WAIT_S,
+        preview="none",
+        now=lambda: datetime.now(UTC),
+        on_fault=lambda tool, error: faults.append((tool, error)),
+    )
 
-        async def learned() -> None:
-            await anyio.lowlevel.checkpoint()
+    async def learned() -> None:
+        await anyio.lowlevel.checkpoint()
 
-        sessions = Sessions(jobs, parts.cancels)
-        resources = Resources(tools, store)
-        app = App(tools, resources, sessions, jobs, lambda: None, learned)
-        tap = Tap(memory_line(build_server(app)))
-        async with Client(tap, mode="legacy") as client:
-            world = World(
-                setup, clock, client, tap, app, scheduler, backend, store, tasks, events, faults
-            )
-            worlds.append(world)
-            yield world
-        tasks.cancel_scope.cancel()
+    sessions = Sessions(jobs, parts.cancels)
+    app = App(tools, Resources(tools, store), sessions, jobs, lambda: None, learned)
+    tap = Tap(memory_line(build_server(app)))
+    async with Client(tap, mode="legacy") as client:
+        world = kind(
+            setup, clock, client, tap, app, scheduler, backend, store, tasks, events, faults
+        )
+        worlds.append(world)
+        yield world
