@@ -11,6 +11,7 @@ hold of them stands in ``checks``.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -32,6 +33,7 @@ from inference_mcp.backend import InferenceBackend
 from inference_mcp.job import Job
 from inference_mcp.jobs import Jobs
 from inference_mcp.observe import JobEvent, JobFinished, JobRejected, JobSubmitted, Metrics
+from inference_mcp.pictures.disk import Disk
 from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore
 from inference_mcp.scheduling.core import Core
@@ -126,6 +128,7 @@ class World:
     scheduler: Scheduler
     backend: MoodyBackend
     store: PictureStore
+    disk: Disk
     tasks: anyio.abc.TaskGroup
     events: list[JobEvent]
     faults: list[tuple[str, Exception]]
@@ -232,6 +235,7 @@ class World:
         limiters = (
             self.store.decoder,
             self.store.showing,
+            self.disk._limiter,
             anyio.to_thread.current_default_thread_limiter(),
         )
         return any(limiter.borrowed_tokens for limiter in limiters)
@@ -387,7 +391,8 @@ async def serving(
         if isinstance(event, JobSubmitted):
             worlds[0].submitted(event, jobs.get(event.job_id))
 
-    store = PictureStore(folder / "pictures")
+    disk = Disk(patience_s=math.inf)  # its threads know nothing of virtual time
+    store = PictureStore(folder / "pictures", disk=disk)
     jobs = parts.jobs(
         tasks,
         scheduler=scheduler,
@@ -401,7 +406,7 @@ async def serving(
         backend=get_backend,
         jobs=jobs,
         scheduler=scheduler,
-        sources=PictureSources(roots=[folder], store=store),
+        sources=PictureSources(roots=[folder], store=store, disk=disk),
         store=store,
         metrics=metrics,
         identity=Identity("1.2.3", "http://localhost:8080"),
@@ -419,7 +424,7 @@ async def serving(
     tap = Tap(memory_line(build_server(app)))
     async with Client(tap, mode="legacy") as client:
         world = kind(
-            setup, clock, client, tap, app, scheduler, backend, store, tasks, events, faults
+            setup, clock, client, tap, app, scheduler, backend, store, disk, tasks, events, faults
         )
         worlds.append(world)
         yield world
