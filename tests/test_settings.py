@@ -40,7 +40,8 @@ def test_a_bundles_option_that_was_left_out_counts_as_not_set() -> None:
     names = ("LOCALAI_URL", "LOCALAI_API_KEY", PREFIX + "WAIT_S", PREFIX + "INPUT_ROOTS")
     left_out = {name: " ${user_config." + name.lower() + "} " for name in names}
     assert load_settings(left_out) == load_settings({})
-    assert load_settings({PREFIX + "TXT2TXT_MODEL": "${model}"}).txt2txt_model == "${model}"
+    for value in ("${model}", "my ${user_config.model}", "${user_config.model}s", "user_config.m"):
+        assert load_settings({PREFIX + "TXT2TXT_MODEL": value}).txt2txt_model == value
     assert refusal(LOCALAI_URL="${LOCALAI_URL}") == "LOCALAI_URL takes an http:// or https:// URL."
 
 
