@@ -3,8 +3,9 @@
 Only ``server``, ``cli``, ``demo`` and ``doctor`` see it; whatever lies below is given plain
 values. Every variable is named ``INFERENCE_MCP_…`` save the two that belong to LocalAI; one
 that is unknown is an error, for a misspelled limit that silently does nothing is worse than a
-server that says so and stops. An empty value counts as not set: hosts fill in empty strings
-for options that their user left out.
+server that says so and stops. An empty value counts as not set, and so does the placeholder of
+a bundle's option (``${user_config.name}``): hosts hand over the one or the other where their
+user left an option out.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ _PositiveInt = Annotated[int, Field(ge=1)]
 _Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Names = Annotated[tuple[str, ...], NoDecode]
 _Paths = Annotated[tuple[Path, ...], NoDecode]
+
+_LEFT_OUT = re.compile(r"\s*(?:\$\{user_config\.[^{}]*\}\s*)?")
+"""What a host hands over for an option that its user left out."""
 
 _SLOTS = re.compile(r"[1-9][0-9]{0,5}")
 
@@ -274,7 +278,8 @@ def _check_known(variable: str) -> None:
 def _from(env: Mapping[str, str]) -> dict[str, Any]:
     """The values by field alias, as pydantic-settings reads them from the environment."""
     source = EnvSettingsSource(Settings, env_ignore_empty=True)
-    source.env_vars = {name.lower(): value.strip() for name, value in env.items() if value.strip()}
+    given = {name: value for name, value in env.items() if not _LEFT_OUT.fullmatch(value)}
+    source.env_vars = {name.lower(): value.strip() for name, value in given.items()}
     return source()
 
 

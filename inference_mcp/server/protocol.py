@@ -16,6 +16,7 @@ import mcp_types as types
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import ValidationError
 
 from inference_mcp import __version__
@@ -158,11 +159,13 @@ async def _read_resource(
     try:
         return await ctx.lifespan_context.resources.read(str(params.uri))
     except UnknownResourceError as error:
-        raise MCPError(_RESOURCE_NOT_FOUND, str(error)) from None
+        modern = ctx.protocol_version in MODERN_PROTOCOL_VERSIONS
+        code = types.INVALID_PARAMS if modern else _RESOURCE_NOT_FOUND
+        raise MCPError(code, str(error), {"uri": str(params.uri)}) from None
 
 
 _RESOURCE_NOT_FOUND = -32002
-"""The protocol's own code for a resource that is not there."""
+"""The ``initialize`` era's own code for a resource that is not there; 2026-07-28 has none."""
 
 
 async def _complete(ctx: _Context, params: types.CompleteRequestParams) -> types.CompleteResult:

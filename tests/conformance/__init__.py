@@ -1,0 +1,1 @@
+"""The official conformance suite against ``serve``, and what it is expected to find."""
