@@ -97,6 +97,7 @@ async def _serve(
         ready()
         await end.begun.wait()
         listener.refuse()
+        app.changes.close()  # streams that tell of changes are calls too
         await app.jobs.close(GRACE_S)
         with anyio.move_on_after(ANSWER_S):
             await calls.answered()
