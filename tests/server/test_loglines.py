@@ -144,3 +144,16 @@ async def test_a_request_s_flood_keeps_the_last_lines() -> None:
             await own.send()
     assert [each.data["number"] for each in ctx.sent][-1] == LINES_A_MINUTE * 3 - 1
     assert len(ctx.sent) == LINES_A_MINUTE
+
+
+async def test_nothing_is_sent_for_a_request_that_was_cancelled() -> None:
+    """Not even what was waiting: nobody is left to send it."""
+    ctx = Context("warning")
+    async with telling() as lines:
+        with anyio.CancelScope() as scope:
+            with lines.of(cast("Any", ctx), "abc-1:5") as own:
+                lines.hear(logged("warning", request_id="abc-1:5"))
+                scope.cancel()
+                await own.send()
+        lines.hear(logged("error", request_id="abc-1:5"))
+    assert ctx.sent == []
