@@ -21,6 +21,7 @@ from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore
 from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits
+from inference_mcp.surface.completing import Completing
 from inference_mcp.surface.health import Identity
 from inference_mcp.surface.resources import Resources
 from inference_mcp.surface.tools import Tools
@@ -38,6 +39,7 @@ class Assembled:
 
     tools: Tools
     resources: Resources
+    completing: Completing
     jobs: Jobs
     store: PictureStore
     backend: FakeBackend
@@ -161,7 +163,8 @@ async def assembled(
         try:
             yield Assembled(
                 tools,
-                Resources(tools, store),
+                Resources(tools, store, known=lambda: backend.models),
+                Completing(get_backend, store, lambda: backend.models),
                 jobs,
                 store,
                 backend,

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -63,9 +64,12 @@ async def host(
     *arguments: str,
     mode: str = "auto",
     roots: ListRootsFnT | None = None,
+    client: Mapping[str, Any] = MappingProxyType({}),
     **settings: object,
 ) -> AsyncIterator[Client]:
-    """A host that uses the SDK's client; what the program logs goes to ``folder/stderr``."""
+    """A host that uses the SDK's client, with more options of it in ``client``; what the program
+    logs goes to ``folder/stderr``.
+    """  # noqa: D205  # one sentence
     command, *first = COMMAND
     parameters = StdioServerParameters(
         command=command,
@@ -76,9 +80,9 @@ async def host(
     failure: Exception | None = None
     with (folder / "stderr").open("a", encoding="utf-8") as errlog, anyio.fail_after(40):
         connection = stdio_client(parameters, errlog)
-        async with Client(connection, mode=mode, list_roots_callback=roots) as client:
+        async with Client(connection, mode=mode, list_roots_callback=roots, **client) as connected:
             try:
-                yield client
+                yield connected
             except Exception as error:  # raised below, outside of the client's groups
                 failure = error
     if failure is not None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from inference_mcp.errors import place
-from inference_mcp.logs import EventLog, bound, configure, flush, log, unbound
+from inference_mcp.logs import EventLog, Line, bound, configure, flush, heard, log, unbound
 from inference_mcp.observe import JobEvent, JobFinished, JobRejected, JobStarted, JobSubmitted
 from inference_mcp.requests import Priority, RequestType
 
@@ -93,6 +93,21 @@ def test_the_level_decides_what_is_told(level: str, told: list[str], lines: Any)
     for each in ("debug", "info", "warning", "error"):
         log(each, "something")
     assert [line["level"] for line in lines()] == told
+
+
+def test_who_listens_hears_each_line_that_the_level_lets_through(lines: Any) -> None:
+    """As it stands in the log, and only as long as it listens."""
+    heard_lines: list[Line] = []
+    with heard(heard_lines.append):  # nothing is set up yet
+        configure("info", None)
+    with heard(heard_lines.append), bound(request_id="abc-1:5"):
+        log("debug", "too.small")
+        log("warning", "something", model="m")
+    log("warning", "later")
+    [line] = heard_lines
+    assert (line.level, line.event) == ("warning", "something")
+    assert line.facts == {"pid": os.getpid(), "request_id": "abc-1:5", "model": "m"}
+    assert [each["event"] for each in lines()] == ["something", "later"]
 
 
 def test_what_others_log_is_told_from_warning_on(lines: Any) -> None:

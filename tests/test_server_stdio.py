@@ -167,7 +167,7 @@ async def test_both_eras_of_the_protocol_are_served(era: str, url: str, tmp_path
         fox = await make_fox(client)
         listing = await client.list_resources()
         assert facts(fox)["uri"] in [resource.uri for resource in listing.resources]
-        [template] = (await client.list_resource_templates()).resource_templates
+        template, _ = (await client.list_resource_templates()).resource_templates
         found = await client.complete(
             ResourceTemplateReference(type="ref/resource", uri=template.uri_template),
             {"name": "id", "value": "2"},

@@ -98,8 +98,11 @@ class LocalAIClient:
         model_sets: Mapping[RequestType, tuple[str, ...]],
         clock: Callable[[], float] = time.monotonic,
         heavy: anyio.CapacityLimiter | None = None,
+        heard: Callable[[tuple[ModelInfo, ...]], None] = lambda models: None,
     ) -> None:
         """Connect to nothing yet; ``heavy`` limits the threads that work on large bodies.
+
+        ``heard`` is called, without blocking, with each list of models that LocalAI gives.
 
         Raises:
             BackendUnreachableError: the environment's proxies or certificates are unusable.
@@ -109,6 +112,7 @@ class LocalAIClient:
         self._sets = dict(model_sets)
         self._clock = clock
         self._heavy = heavy
+        self._heard = heard
         self._cache = CatalogueCache(self._fetch_catalogue, clock)
         self._revisions = Revisions(clock)
         self._refused: set[str] = set()
@@ -386,7 +390,9 @@ class LocalAIClient:
         )
         since_s = self._clock() - self.DISABLED_S
         disabled = frozenset(name for name, at_s in self._disabled.items() if at_s > since_s)
-        return build_catalogue(lists, sets=self._sets, defaults=self._defaults, disabled=disabled)
+        found = build_catalogue(lists, sets=self._sets, defaults=self._defaults, disabled=disabled)
+        self._heard(found.models)
+        return found
 
     async def _fetch_listing(self) -> dict[str, Any]:
         answer = await self._get(CAPABILITIES)

@@ -31,7 +31,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -43,11 +43,11 @@ from inference_mcp.errors import place
 from inference_mcp.logs.crashes import hear_crashes
 from inference_mcp.logs.events import line_facts
 from inference_mcp.logs.files import SharedFile, Stream
-from inference_mcp.logs.lines import FACTS, OURS, line_of, renderer
+from inference_mcp.logs.lines import FACTS, OURS, Line, line_of, renderer
 from inference_mcp.logs.writing import THREAD, Writer
 from inference_mcp.observe import JobEvent, JobSubmitted
 
-__all__ = ["FLUSH_S", "EventLog", "bound", "configure", "flush", "log", "unbound"]
+__all__ = ["FLUSH_S", "EventLog", "Line", "bound", "configure", "flush", "heard", "log", "unbound"]
 
 FLUSH_S = 0.4
 """What the last lines may take at an orderly end, in seconds; enough for the imports of the first
@@ -126,6 +126,19 @@ def unbound() -> Iterator[None]:
         handler.bound.reset(token)
 
 
+@contextmanager
+def heard(listener: Callable[[Line], None]) -> Iterator[None]:
+    """Have ``listener`` called with each line, where it is logged; it must not wait, nor log."""
+    handler = _handler()
+    if handler is not None:
+        handler.listeners = (*handler.listeners, listener)
+    try:
+        yield
+    finally:
+        if handler is not None:
+            handler.listeners = tuple(each for each in handler.listeners if each != listener)
+
+
 class EventLog:
     """The observer that writes job events down."""
 
@@ -150,6 +163,7 @@ class _Handler(logging.Handler):
         super().__init__()
         self._writers = writers
         self._given_up = False
+        self.listeners: tuple[Callable[[Line], None], ...] = ()
         # Each task sees its own; here, for nothing that lives is made on import.
         self.bound: ContextVar[Mapping[str, str]] = ContextVar("bound", default=_NOTHING)
 
@@ -162,6 +176,8 @@ class _Handler(logging.Handler):
             if line is not None:
                 for writer in self._writers:
                     writer.put(line)
+                for listener in self.listeners:
+                    listener(line)
         except Exception:
             self.handleError(record)
 

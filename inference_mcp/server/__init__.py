@@ -4,6 +4,8 @@
     protocol    the MCP server and its handlers
     calls       a call in the log: its name, its arrival, its end
     sessions    the connections to hosts, and what is remembered of each
+    told        what one host is told unasked; ``changes`` of lists, ``loglines`` of the log
+    icon        the server's picture in a host's menu
     stdio       the lines that come from the host and go to it
     assembly    all parts, made of the settings and joined
     link        LocalAI's client, made when it is first needed, and what LocalAI's memory holds

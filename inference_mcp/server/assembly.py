@@ -20,10 +20,10 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from inference_mcp import __version__
-from inference_mcp.backend import InferenceBackend
+from inference_mcp.backend import InferenceBackend, ModelInfo
 from inference_mcp.errors import InferenceError, QueueError, place
 from inference_mcp.jobs import Jobs
-from inference_mcp.logs import EventLog, log
+from inference_mcp.logs import EventLog, heard, log
 from inference_mcp.observe import JobEvent, Metrics, Observer
 from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore
@@ -31,10 +31,13 @@ from inference_mcp.scheduling.protocols import Scheduler
 from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits
 from inference_mcp.server.calls import Calls
+from inference_mcp.server.changes import Changes
 from inference_mcp.server.link import Link
+from inference_mcp.server.loglines import LogLines
 from inference_mcp.server.sessions import Sessions
 from inference_mcp.server.siblings import Siblings
 from inference_mcp.settings import Settings
+from inference_mcp.surface.completing import Completing
 from inference_mcp.surface.health import Identity, MemoryFacts
 from inference_mcp.surface.resources import Resources
 from inference_mcp.surface.tools import Tools
@@ -62,6 +65,9 @@ class App:
     jobs: Jobs
     warm_up: Callable[[], None]
     learned: Callable[[], Awaitable[None]]
+    completing: Completing
+    changes: Changes
+    lines: LogLines
     calls: Calls = field(default_factory=Calls)
     telemetry: Telemetry | None = None
 
@@ -78,7 +84,8 @@ async def open_app(
     async with anyio.create_task_group() as tasks:
         # Work on megabytes, one at a time: each such thread takes from the event loop's time.
         heavy = anyio.CapacityLimiter(1)
-        link = Link(tasks, partial(_make_client, settings, base_url, heavy))
+        changes = Changes()
+        link = Link(tasks, partial(_make_client, settings, base_url, heavy, changes.heard))
         limits = limits_of(settings)
         scheduler: Scheduler
         if simulated:
@@ -93,9 +100,10 @@ async def open_app(
         link.tell = memory.told
         store = PictureStore(settings.output_folder, decoder=heavy)
         telemetry = open_telemetry(os.environ, base_url, __version__, scraped=scraped)
-        app = _app(settings, base_url, tasks, link, scheduler, memory, store, telemetry)
+        app = _app(settings, base_url, tasks, link, scheduler, memory, store, changes, telemetry)
         try:
-            yield app
+            with heard(app.lines.hear):
+                yield app
         finally:
             with anyio.CancelScope(shield=True):
                 await app.jobs.close(GRACE_S)  # at once, where ``serving`` did it before
@@ -112,6 +120,7 @@ def _app(
     scheduler: Scheduler,
     memory: _Memory,
     store: PictureStore,
+    changes: Changes,
     telemetry: Telemetry | None,
 ) -> App:
     metrics = Metrics(anyio.current_time())
@@ -121,7 +130,7 @@ def _app(
         scheduler=scheduler,
         backend=link,
         store=store,
-        observer=_observer(metrics, tasks, telemetry),
+        observer=_observer(metrics, changes, tasks, telemetry),
         timeout_s=settings.timeout_s,
         result_ttl_s=settings.result_ttl_s,
     )
@@ -141,11 +150,28 @@ def _app(
         memory=memory.facts,
     )
     warm_up = _once(partial(tasks.start_soon, _warm_up, base_url, link, scheduler))
-    resources = Resources(tools, store)
-    return App(tools, resources, Sessions(jobs), jobs, warm_up, link.learned, telemetry=telemetry)
+    sessions = Sessions(jobs)
+    changes.hosts = sessions.told
+    lines = LogLines(sessions.told)
+    tasks.start_soon(changes.run)
+    tasks.start_soon(lines.run)
+    return App(
+        tools,
+        Resources(tools, store, changes.listed),
+        sessions,
+        jobs,
+        warm_up,
+        link.learned,
+        Completing(link, store, changes.models),
+        changes,
+        lines,
+        telemetry=telemetry,
+    )
 
 
-def _observer(metrics: Metrics, tasks: TaskGroup, telemetry: Telemetry | None) -> Observer:
+def _observer(
+    metrics: Metrics, changes: Changes, tasks: TaskGroup, telemetry: Telemetry | None
+) -> Observer:
     write_down = EventLog()
     if telemetry is not None:
         tasks.start_soon(telemetry.run)
@@ -153,6 +179,7 @@ def _observer(metrics: Metrics, tasks: TaskGroup, telemetry: Telemetry | None) -
     def observe(event: JobEvent) -> None:
         metrics.observe(event)
         write_down(event)
+        changes.observe(event)
         if telemetry is not None:
             telemetry(event)
 
@@ -207,7 +234,10 @@ class _Memory:
 
 
 async def _make_client(
-    settings: Settings, base_url: str, heavy: anyio.CapacityLimiter
+    settings: Settings,
+    base_url: str,
+    heavy: anyio.CapacityLimiter,
+    heard_models: Callable[[tuple[ModelInfo, ...]], None],
 ) -> InferenceBackend:
     """Import off the event loop, so that nobody waits for it but the caller.
 
@@ -221,6 +251,7 @@ async def _make_client(
         defaults=settings.default_models,
         model_sets=settings.model_sets,
         heavy=heavy,
+        heard=heard_models,
     )
     return client
 

@@ -22,9 +22,8 @@ import anyio
 from mcp.server.stdio import stdio_server
 
 from inference_mcp.errors import place
-from inference_mcp.jobs import Jobs
 from inference_mcp.logs import flush, log
-from inference_mcp.server.assembly import GRACE_S, open_app
+from inference_mcp.server.assembly import GRACE_S, App, open_app
 from inference_mcp.server.protocol import build_server
 from inference_mcp.server.stdio import Host
 from inference_mcp.settings import Settings
@@ -131,7 +130,7 @@ async def _serve(settings: Settings, simulate: bool, end: End) -> None:
         host = Host(lines, answers, partial(end.within, END_S))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_read_to_the_end, host, end)
-            tasks.start_soon(_end_session, app.jobs, host, end)
+            tasks.start_soon(_end_session, app, host, end)
             await server.run(host.messages, host, server.create_initialization_options())
             tasks.cancel_scope.cancel()
 
@@ -141,10 +140,11 @@ async def _read_to_the_end(host: Host, end: End) -> None:
     end.begin()
 
 
-async def _end_session(jobs: Jobs, host: Host, end: End) -> None:
+async def _end_session(app: App, host: Host, end: End) -> None:
     """Once the end has begun, end the session, but not before its calls were answered."""
     await end.begun.wait()
-    await jobs.close(GRACE_S)
+    app.changes.close()  # streams that tell of changes are calls too
+    await app.jobs.close(GRACE_S)
     with anyio.move_on_after(ANSWER_S):
         await host.answered()
     await host.hang_up()

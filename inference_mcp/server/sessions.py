@@ -1,4 +1,4 @@
-"""The connections to hosts, and what is remembered of each: its calls' jobs, its roots.
+"""The connections to hosts, and what is remembered of each: its calls' jobs, roots, wishes.
 
 Over stdio there is one. Over HTTP each session of the ``initialize`` era is one, for two hosts
 number their calls alike and work in different folders. A request of the 2026-07-28 era over
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mcp.server.context import ServerRequestContext
@@ -21,6 +21,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from inference_mcp.jobs import Jobs
 from inference_mcp.server.roots import HostRoots
+from inference_mcp.server.told import Told
 from inference_mcp.surface.cancels import HostCancels
 
 __all__ = ["MAX_SESSIONS", "Session", "Sessions", "stands_alone"]
@@ -37,6 +38,7 @@ class Session:
 
     cancels: HostCancels
     roots: HostRoots
+    told: Told = field(default_factory=Told)
     running: int = 0
 
     @contextmanager
@@ -80,6 +82,10 @@ class Sessions:
         silent = (each for each, session in known if each != key and not session.running)
         if (first := next(silent, None)) is not None:
             del self._known[first]
+
+    def told(self) -> list[Told]:
+        """What each connection is told of."""
+        return [session.told for session in self._known.values()]
 
     def _made(self) -> Session:
         return Session(self._cancels(self._jobs), HostRoots())

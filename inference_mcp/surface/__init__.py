@@ -12,7 +12,9 @@ pictures and observations. It knows no HTTP, takes no decision about order, and 
     ``listing``    the eleven tools as a host lists them
     ``tools``      what each of them does
     ``cancels``    whether a host's cancel is one of the job
-    ``resources``  pictures and status as resources; completion
+    ``resources``  pictures, models and status as resources
+    ``prompts``    common tasks, for a person's menu
+    ``completing`` what may be filled in, while a person types
     ``health``     what can be computed now, why not; ``advice``: what may be done about it
     ``progress``   the lines that a waiting host is sent
 

@@ -1,20 +1,25 @@
-"""Pictures and status as resources, and completion of picture ids and model names.
+"""Pictures, models and status as resources.
 
 ``inference://images/{id}`` is a whole picture; the listing shows the newest ones first, a
-page at a time. ``inference://queue``, ``metrics``, ``errors`` and ``models`` hold what the
-status tools answer, as JSON.
+page at a time, and after the last of them the models. ``inference://models/{model}`` is what
+``list_models`` tells of one. ``inference://queue``, ``metrics``, ``errors`` and ``models`` hold
+what the status tools answer, as JSON.
+
+A listing waits for no LocalAI: it shows the models that were last heard of. Of these and of
+new pictures ``server.changes`` tells the hosts.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+from urllib.parse import quote, unquote
 
 from mcp_types import (
+    Annotations,
     BlobResourceContents,
-    CompleteResult,
-    Completion,
     ListResourcesResult,
     ListResourceTemplatesResult,
     ReadResourceResult,
@@ -23,18 +28,22 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from inference_mcp.backend import ModelInfo
 from inference_mcp.base64s import encode_base64
 from inference_mcp.errors import InferenceError
 from inference_mcp.pictures.decoding import in_thread
 from inference_mcp.pictures.ids import id_of, is_id
-from inference_mcp.pictures.store import PictureStore
+from inference_mcp.pictures.store import PictureStore, StoredEntry
+from inference_mcp.surface.status import iso
 from inference_mcp.surface.tools import Tools
 
 __all__ = ["Resources", "UnknownResourceError"]
 
 PAGE = 50
-MAX_COMPLETIONS = 100
-"""The protocol's own limit."""
+MAX_MODELS = 100
+"""How many models are listed each by itself; ``inference://models`` has all."""
+
+_MODEL_PREFIX = "inference://models/"
 
 _STATUS = {
     "queue": ("Queue", "What runs and waits."),
@@ -49,11 +58,19 @@ class UnknownResourceError(Exception):
 
 
 class Resources:
-    """The resources over the same collaborators as the tools."""
+    """The resources over the same collaborators as the tools; ``known`` are the models that
+    were last heard of.
+    """  # noqa: D205  # one sentence
 
-    def __init__(self, tools: Tools, store: PictureStore) -> None:
+    def __init__(
+        self,
+        tools: Tools,
+        store: PictureStore,
+        known: Callable[[], Sequence[ModelInfo]] = tuple,
+    ) -> None:
         self._tools = tools
         self._store = store
+        self._known = known
 
     async def list(self, cursor: str | None) -> ListResourcesResult:
         """One page: the status resources first, then the pictures, the newest first.
@@ -63,34 +80,18 @@ class Resources:
         """
         if cursor is not None and not is_id(cursor):
             raise UnknownResourceError("That cursor is none of this server's. Leave it out.")
+        models = self._known()  # first: what changes while the folder is read is told
         entries = await self._store.newest(PAGE + 1, after=cursor)
         shown, more = entries[:PAGE], len(entries) > PAGE
-        pictures = [
-            Resource(
-                uri=entry.uri,
-                name=f"{entry.id}.png",
-                mime_type="image/png",
-                size=entry.size_bytes,
-            )
-            for entry in shown
-        ]
-        fixed = [
-            Resource(
-                uri=f"inference://{name}",
-                name=name,
-                title=title,
-                description=description,
-                mime_type="application/json",
-            )
-            for name, (title, description) in _STATUS.items()
-        ]
-        return ListResourcesResult(
-            resources=pictures if cursor else [*fixed, *pictures],
-            next_cursor=shown[-1].id if more else None,
-        )
+        listed = [_picture(entry) for entry in shown]
+        if cursor is None:
+            listed = [*_status(), *listed]
+        if not more:
+            listed += [_model(model) for model in models[:MAX_MODELS]]
+        return ListResourcesResult(resources=listed, next_cursor=shown[-1].id if more else None)
 
     def templates(self) -> ListResourceTemplatesResult:
-        """The one template: a picture by its id."""
+        """A picture by its id, a model by its name."""
         return ListResourceTemplatesResult(
             resource_templates=[
                 ResourceTemplate(
@@ -99,7 +100,16 @@ class Resources:
                     title="Generated picture",
                     description="The full picture of an earlier result.",
                     mime_type="image/png",
-                )
+                    annotations=_PICTURE,
+                ),
+                ResourceTemplate(
+                    uri_template="inference://models/{model}",
+                    name="model",
+                    title="Model",
+                    description="What one model of LocalAI can do, and how it fares.",
+                    mime_type="application/json",
+                    annotations=_FACTS,
+                ),
             ]
         )
 
@@ -112,39 +122,13 @@ class Resources:
         picture_id = id_of(uri)
         if picture_id is not None:
             return await self._read_picture(uri, picture_id)
-        name = uri.removeprefix("inference://")
-        if not uri.startswith("inference://") or name not in _STATUS:
-            raise UnknownResourceError(
-                "No resource has that URI. resources/list names those there are."
-            )
         try:
-            body = await self._status(name)
+            body = await self._body(uri)
         except InferenceError as error:
             raise UnknownResourceError(f"{error.what} {error.next_step}".strip()) from None
         text = json.dumps(body, ensure_ascii=False)
         return ReadResourceResult(
             contents=[TextResourceContents(uri=uri, mime_type="application/json", text=text)]
-        )
-
-    async def complete(self, argument: str, value: str) -> CompleteResult:
-        """Picture ids for ``id`` (the newest first), model names for ``model``."""
-        found: list[str] = []
-        if argument == "id":
-            entries = await self._store.newest(1000, after=None)
-            found = [entry.id for entry in entries if entry.id.startswith(value)]
-        elif argument == "model":
-            backend = await self._tools.backend()
-            try:
-                models = await backend.list_models()
-            except InferenceError:
-                models = ()
-            found = [model.id for model in models if model.id.startswith(value)]
-        return CompleteResult(
-            completion=Completion(
-                values=found[:MAX_COMPLETIONS],
-                total=len(found),
-                has_more=len(found) > MAX_COMPLETIONS,
-            )
         )
 
     async def _read_picture(self, uri: str, picture_id: str) -> ReadResourceResult:
@@ -158,13 +142,76 @@ class Resources:
             contents=[BlobResourceContents(uri=uri, mime_type="image/png", blob=blob)]
         )
 
-    async def _status(self, name: str) -> dict[str, Any]:
-        match name:
+    async def _body(self, uri: str) -> dict[str, Any]:
+        match uri.removeprefix("inference://"):
+            case _ if not uri.startswith("inference://"):
+                pass
             case "queue":
                 return await self._tools.queue_body()
             case "metrics":
                 return await self._tools.metrics_body()
             case "errors":
                 return self._tools.errors_body(100)
-        found = await (await self._tools.backend()).list_models()
-        return await self._tools.models_body(found, None)
+            case "models":
+                return await self._tools.models_body(await self._models(), None)
+            case name if name.startswith("models/"):
+                return await self._model_body(unquote(name.removeprefix("models/")))
+        raise UnknownResourceError(
+            "No resource has that URI. resources/list names those there are."
+        )
+
+    async def _model_body(self, name: str) -> dict[str, Any]:
+        found = [model for model in await self._models() if model.id == name]
+        if not found:
+            raise UnknownResourceError(
+                "LocalAI lists no model of exactly that name. inference://models names all."
+            )
+        body = await self._tools.models_body(found, None)
+        return {**body["models"][0], "timestamp": body["timestamp"]}
+
+    async def _models(self) -> Sequence[ModelInfo]:
+        return await (await self._tools.backend()).list_models()
+
+
+_PICTURE = Annotations(audience=["user", "assistant"], priority=0.5)
+_FACTS = Annotations(audience=["assistant"], priority=0.3)
+"""Facts for a model that works with the tools, which a person need not see; nothing here is
+needed to use them."""
+
+
+def _picture(entry: StoredEntry) -> Resource:
+    kind = "Changed picture" if "-img2img-" in entry.id else "Picture"
+    return Resource(
+        uri=entry.uri,
+        name=f"{entry.id}.png",
+        title=f"{kind} of {entry.created:%Y-%m-%d %H:%M:%S} UTC",
+        mime_type="image/png",
+        size=entry.size_bytes,
+        annotations=_PICTURE.model_copy(update={"last_modified": iso(entry.created)}),
+    )
+
+
+def _model(model: ModelInfo) -> Resource:
+    does = ", ".join(kind.value for kind in model.abilities) or "nobody knows what it can do"
+    return Resource(
+        uri=_MODEL_PREFIX + quote(model.id, safe=""),
+        name=model.id,
+        title=f"Model {model.id}",
+        description=f"Alias of {model.alias_of}: {does}." if model.alias_of else f"Model: {does}.",
+        mime_type="application/json",
+        annotations=_FACTS,
+    )
+
+
+def _status() -> list[Resource]:
+    return [
+        Resource(
+            uri=f"inference://{name}",
+            name=name,
+            title=title,
+            description=description,
+            mime_type="application/json",
+            annotations=_FACTS,
+        )
+        for name, (title, description) in _STATUS.items()
+    ]

@@ -94,6 +94,7 @@ async def _serve(
         app.warm_up()
         ready()
         await end.begun.wait()
+        app.changes.close()  # streams that tell of changes are calls too
         await app.jobs.close(GRACE_S)
         with anyio.move_on_after(ANSWER_S):
             await calls.answered()

@@ -99,7 +99,7 @@ async def test_what_is_too_wide_or_elsewhere_is_no_root(
         "of the whole disk": Offering(Path(tmp_path.anchor)),
         "web": Offering("file://elsewhere/x"),
     }[roots]
-    variables = {"HOME": str(home), "USERPROFILE": str(home)}
+    variables: dict[str, Any] = {"HOME": str(home), "USERPROFILE": str(home)}
     async with host(url, own, mode="legacy", roots=offered, **variables) as client:
         assert "is not under an input root" in await describe(client, outside)
 

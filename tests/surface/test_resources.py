@@ -11,14 +11,17 @@ import anyio
 import pytest
 from mcp_types import BlobResourceContents, TextResourceContents
 
+from inference_mcp.backend import ModelInfo
 from inference_mcp.errors import BackendUnreachableError
 from inference_mcp.pictures.ids import new_id
 from inference_mcp.requests import RequestType
-from inference_mcp.surface.resources import MAX_COMPLETIONS, PAGE, UnknownResourceError
+from inference_mcp.surface.completing import TEMPLATES
+from inference_mcp.surface.resources import MAX_MODELS, PAGE, UnknownResourceError
 from tests.assembled import NOW, Assembled, assembled
-from tests.fakes import CHAT_MODEL, FakeBackend, png
+from tests.fakes import CHAT_MODEL, MODELS, FakeBackend, png
 
 STATUS = ["queue", "metrics", "errors", "models"]
+NAMES = [f"inference://models/{model.id}" for model in MODELS]
 
 
 def kept(folder: Path, count: int) -> list[str]:
@@ -50,8 +53,9 @@ async def test_status_comes_first_and_then_pictures_the_newest_first(tmp_path: P
         assert [resource.uri for resource in listing.resources] == [
             *(f"inference://{name}" for name in STATUS),
             *(f"inference://images/{each}" for each in ids),
+            *NAMES,
         ]
-        picture = listing.resources[-1]
+        picture = listing.resources[len(STATUS) + len(ids) - 1]
         assert (picture.mime_type, picture.size) == ("image/png", len(png()))
         assert picture.name == f"{ids[-1]}.png"
         assert listing.next_cursor is None
@@ -67,7 +71,7 @@ async def test_a_long_listing_comes_in_pages(tmp_path: Path) -> None:
             found += [resource.uri for resource in listing.resources]
             cursor, pages = listing.next_cursor, pages + 1
         assert pages == 3
-        assert found[len(STATUS) :] == [f"inference://images/{each}" for each in ids]
+        assert found[len(STATUS) :] == [f"inference://images/{each}" for each in ids] + NAMES
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "../..", "\0", "9" * 10_000])
@@ -133,48 +137,62 @@ async def test_models_that_cannot_be_asked_for_are_no_resource_now(tmp_path: Pat
             await app.resources.read("inference://models")
 
 
-async def test_the_template_is_that_of_a_picture(tmp_path: Path) -> None:
-    """The one kind of resource with a name to fill in."""
+async def test_the_templates_are_those_of_a_picture_and_a_model(tmp_path: Path) -> None:
+    """The kinds of resource with a name to fill in."""
     async with assembled(tmp_path) as app:
-        [template] = app.resources.templates().resource_templates
-        assert template.uri_template == "inference://images/{id}"
-        assert template.mime_type == "image/png"
+        image, model = app.resources.templates().resource_templates
+        assert (image.uri_template, image.mime_type) == ("inference://images/{id}", "image/png")
+        assert model.uri_template == "inference://models/{model}"
+        assert model.mime_type == "application/json"
+        assert [image.uri_template, model.uri_template] == list(TEMPLATES)
 
 
-async def test_picture_ids_are_completed_the_newest_first(tmp_path: Path) -> None:
-    """At most as many as the protocol allows, and how many there are."""
-    ids = kept(tmp_path, MAX_COMPLETIONS + 5)
+async def test_each_resource_says_what_it_is_and_for_whom(tmp_path: Path) -> None:
+    """A title for the person, an audience, a rank; of a picture when it was made."""
+    kept(tmp_path, 2)
     async with assembled(tmp_path) as app:
-        every = (await app.resources.complete("id", "2026")).completion
-        assert every.values == ids[:MAX_COMPLETIONS]
-        assert (every.total, every.has_more) == (len(ids), True)
-        one = (await app.resources.complete("id", ids[-1][:19])).completion
-        assert one.values == [ids[-1]]
-        assert not one.has_more
+        for resource in (await app.resources.list(None)).resources:
+            assert resource.title
+            assert resource.annotations is not None
+            assert resource.annotations.audience is not None
+            assert "assistant" in resource.annotations.audience
+            is_picture = resource.mime_type == "image/png"
+            assert ("user" in resource.annotations.audience) is is_picture
+            assert (resource.annotations.last_modified is not None) is is_picture
+        newest = (await app.resources.list(None)).resources[len(STATUS)]
+        assert newest.title == "Picture of 2026-11-23 10:15:31 UTC"
+        assert newest.annotations is not None
+        assert newest.annotations.last_modified == "2026-11-23T10:15:31.000Z"
 
 
-@pytest.mark.parametrize(
-    ("argument", "value", "found"),
-    [
-        ("model", "q", [CHAT_MODEL]),
-        ("model", "", ["flux-dev", "gpt-4", "llava", "loose", CHAT_MODEL]),
-        ("model", "x", []),
-        ("prompt", "q", []),
-    ],
-)
-async def test_model_names_are_completed(
-    argument: str, value: str, found: list[str], tmp_path: Path
-) -> None:
-    """Other arguments have nothing to complete."""
+async def test_a_model_is_read_by_its_name_whatever_signs_it_has(tmp_path: Path) -> None:
+    """The same as ``list_models`` tells of it; a slash in a name is none in the URI."""
+    odd = ModelInfo("org/näme 1%2F{x}", {RequestType.TXT2TXT: "localai"})
+    async with assembled(tmp_path, FakeBackend(models=(*MODELS, odd))) as app:
+        last = (await app.resources.list(None)).resources[-1]
+        assert last.uri == "inference://models/org%2Fn%C3%A4me%201%252F%7Bx%7D"
+        told = (await app.call("list_models")).structured_content
+        assert told is not None
+        body = await read_json(app, last.uri)
+        assert isinstance(body, dict)
+        assert body.pop("timestamp") == told["timestamp"]
+        assert body == told["models"][-1]
+        assert body["id"] == odd.id
+
+
+async def test_a_model_that_localai_does_not_list_is_no_resource(tmp_path: Path) -> None:
+    """Names are compared whole."""
     async with assembled(tmp_path) as app:
-        assert (await app.resources.complete(argument, value)).completion.values == found
+        for name in (CHAT_MODEL[:-1], "", "../queue", "%00", "%FF"):
+            with pytest.raises(UnknownResourceError, match="no model of exactly that name"):
+                await app.resources.read(f"inference://models/{name}")
 
 
-async def test_a_completion_without_localai_is_empty(tmp_path: Path) -> None:
-    """Nobody wants an error while typing."""
-    failure = BackendUnreachableError("LocalAI does not answer.")
-    async with assembled(tmp_path, FakeBackend(failure=failure)) as app:
-        assert (await app.resources.complete("model", "")).completion.values == []
+async def test_thousands_of_models_do_not_bury_the_rest(tmp_path: Path) -> None:
+    """The models' own resource has them all."""
+    many = tuple(ModelInfo(f"m{number:04}", {}) for number in range(MAX_MODELS + 5))
+    async with assembled(tmp_path, FakeBackend(models=many)) as app:
+        assert len((await app.resources.list(None)).resources) == len(STATUS) + MAX_MODELS
 
 
 @pytest.mark.parametrize("limiter", ["showing", "decoder"])

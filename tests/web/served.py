@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -56,14 +57,20 @@ class Served:
         return {"Authorization": f"Bearer {self.token}"}
 
     @asynccontextmanager
-    async def host(self, mode: str, roots: ListRootsFnT | None = None) -> AsyncIterator[Client]:
-        """A host that uses the SDK's client, in one era."""
+    async def host(
+        self,
+        mode: str,
+        roots: ListRootsFnT | None = None,
+        client: Mapping[str, Any] = MappingProxyType({}),
+    ) -> AsyncIterator[Client]:
+        """A host that uses the SDK's client, in one era, with more options of it in ``client``."""
         failure: Exception | None = None
         async with httpx2.AsyncClient(headers=self.headers, timeout=30, trust_env=False) as http:
             connection = streamable_http_client(f"{self.url}/mcp", http_client=http)
-            async with Client(connection, mode=mode, list_roots_callback=roots) as client:
+            options = {"mode": mode, "list_roots_callback": roots, **client}
+            async with Client(connection, **options) as connected:
                 try:
-                    yield client
+                    yield connected
                 except Exception as error:  # raised below, outside of the client's groups
                     failure = error
         if failure is not None:

@@ -41,9 +41,12 @@ from inference_mcp.scheduling.protocols import Scheduler
 from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits
 from inference_mcp.server.assembly import GRACE_S, App
+from inference_mcp.server.changes import Changes
+from inference_mcp.server.loglines import LogLines
 from inference_mcp.server.protocol import build_server
 from inference_mcp.server.sessions import Sessions
 from inference_mcp.surface.cancels import HostCancels
+from inference_mcp.surface.completing import Completing
 from inference_mcp.surface.health import Identity
 from inference_mcp.surface.resources import Resources
 from inference_mcp.surface.tools import Tools
@@ -420,7 +423,17 @@ async def serving(
         await anyio.lowlevel.checkpoint()
 
     sessions = Sessions(jobs, parts.cancels)
-    app = App(tools, Resources(tools, store), sessions, jobs, lambda: None, learned)
+    app = App(
+        tools,
+        Resources(tools, store),
+        sessions,
+        jobs,
+        lambda: None,
+        learned,
+        Completing(get_backend, store, tuple),
+        Changes(),
+        LogLines(sessions.told),
+    )
     tap = Tap(memory_line(build_server(app)))
     async with Client(tap, mode="legacy") as client:
         world = kind(
