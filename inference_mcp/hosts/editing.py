@@ -94,9 +94,14 @@ def _toml(text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise HostError(str(error)) from None
+        raise HostError(str(error).replace("at end of document", _end(text))) from None
     except RecursionError:
         raise HostError("it is nested too deeply") from None
+
+
+def _end(text: str) -> str:
+    """The place after the last character, as the parser would say it."""
+    return f"at line {text.count(chr(10)) + 1}, column {len(text) - text.rfind(chr(10))}"
 
 
 def _there(servers: Mapping[str, Any], entry: Entry) -> bool:

@@ -31,7 +31,8 @@ class Host:
     ``reference`` (``{}`` is its name), or its name goes on the list ``forwards``; a host with
     neither gets a placeholder, and one that ``asks`` lists what to ask for. ``packaged`` is
     the file of a build that keeps its settings elsewhere. ``kept_off`` is why this program does
-    not write the file, ``withheld`` what becomes of a secret. ``link`` opens the host, ``web_link`` does from a page.
+    not write the file, ``withheld`` what becomes of a secret. ``link`` opens the host, and
+    ``web_link`` does so from a page.
     """
 
     name: str
