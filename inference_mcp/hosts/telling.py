@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import io
+import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -140,9 +141,13 @@ def _warn(host: Host, wanted: Wanted, launch: Launch, entry: Entry) -> None:
     if entry.secret == KEY:
         _add(f"The key is not shown. {host.withheld}.")
     elif entry.secret == TOKEN:
-        asked = "" if host.asks or entry.placeholder else f" as {TOKEN}"
-        _add(f"The token is not shown. {host.withheld}{asked}.")
-        _add(f"To see it: {SERVER} serve --print-token. The server must run: {SERVER} serve.")
+        told = shlex.join([launch.command, *launch.arguments, "serve"])
+        if host.asks or entry.placeholder:
+            _add(f"The token is not shown. {host.withheld}. To see it: {told} --print-token")
+        else:
+            _add(f"The token is not shown. {host.withheld}, as {TOKEN}.")
+            _add(f'In a shell: export {TOKEN}="$({told} --print-token)"')
+        _add(f"The server must run: {told}")
     if launch.note and wanted.url is None:
         _add(launch.note)
 
