@@ -12,7 +12,6 @@ import pytest
 from inference_mcp import __version__
 from inference_mcp.settings import PREFIX, Settings
 
-
 _COMMANDS = ("demo", "doctor", "serve", "config", "--simulate", "--version")
 
 

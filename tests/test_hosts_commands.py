@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -132,6 +134,9 @@ def test_goose_opens_only_what_it_knows_how_to_run() -> None:
     query = parse_qs(urlsplit(opened).query, strict_parsing=True)
     assert (query["cmd"], query["arg"], query["name"]) == (["uvx"], ["inference-mcp"], query["id"])
     assert query["env"] == ["LOCALAI_URL=http://a?b=c&d"]
+    asking = link(host, by_command(host, PORTABLE, {}, key=True))
+    assert asking is not None
+    assert parse_qs(urlsplit(asking).query)["env"] == ["LOCALAI_API_KEY=LocalAI's API key"]
 
 
 def test_hosts_without_links_have_none() -> None:
@@ -141,3 +146,14 @@ def test_hosts_without_links_have_none() -> None:
         has = host.name in ("cursor", "vscode", "lm-studio", "goose")
         assert (link(host, entry) is not None) == has
         assert (link(host, entry, web=True) is not None) == has
+
+
+def test_the_links_of_the_readme_are_those_that_are_made_here() -> None:
+    """For the command that every machine knows, with the one setting that people change."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    env = {"LOCALAI_URL": "http://localhost:8080"}
+    for host in HOSTS:
+        made = link(host, by_command(host, PORTABLE, env, key=False), web=True)
+        head = (host.web_link or "").partition("{")[0]
+        found = re.findall(re.escape(head) + r"[^)\s]*", readme) if head else []
+        assert set(found) <= {made}, host.name

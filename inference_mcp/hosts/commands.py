@@ -98,5 +98,7 @@ def _goose_query(entry: Entry) -> str | None:
     pairs = [("cmd", entry.server["cmd"]), *(("arg", each) for each in entry.server["args"])]
     pairs += [("timeout", str(entry.server["timeout"])), ("id", SERVER), ("name", SERVER)]
     pairs += [("description", ABOUT)]
+    # Goose asks for each; what stands after the sign it shows as a hint.
+    pairs += [("env", f"{name}=LocalAI's API key") for name in entry.server.get("env_keys", ())]
     pairs += [("env", f"{name}={value}") for name, value in entry.server.get("envs", {}).items()]
     return urlencode(pairs, quote_via=quote)
