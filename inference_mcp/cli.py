@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -73,11 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         settings = load_settings()
-        port = _port(options.port) if options.command == "serve" else 0
+        port = _port(options.port) if options.command in ("serve", "config") else 0
     except SettingsError as error:
         _say(str(error))
         return BAD_SETTINGS
 
+    if options.command == "config":
+        return _config(settings, options, port)
     import anyio
 
     from inference_mcp import logs
@@ -101,6 +104,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     with contextlib.suppress(KeyboardInterrupt):  # before signals are heard, or where none are
         anyio.run(partial(serve_stdio, settings, simulate=options.simulate))
     return 0
+
+
+def _config(settings: Settings, options: argparse.Namespace, port: int) -> int:
+    """Tell or write a host's settings, with those of this environment but for what is secret."""
+    from inference_mcp.hosts import Wanted, run_config
+    from inference_mcp.settings import PREFIX
+
+    given = {name.upper(): text.strip() for name, text in os.environ.items() if text.strip()}
+    env = {name: text for name, text in given.items() if name.startswith(PREFIX)}
+    if "LOCALAI_URL" in given:
+        env = {"LOCALAI_URL": settings.base_url, **env}
+    if settings.authorization is not None and settings.localai_api_key is None:
+        _say("LOCALAI_URL's user and password are not shown; put them in yourself.")
+    wanted = Wanted(
+        host=options.host,
+        write=options.write,
+        simulate=options.simulate,
+        url=f"http://127.0.0.1:{port}/mcp" if options.http else None,
+        env=env,
+        key=settings.localai_api_key is not None,
+    )
+    return run_config(wanted, os.environ)
 
 
 def _serve(settings: Settings, options: argparse.Namespace, port: int) -> int:
@@ -197,7 +222,25 @@ def _parser() -> argparse.ArgumentParser:
         "--print-token", action="store_true", help="print the token and serve nothing"
     )
     serve.add_argument("--simulate", action="store_true", default=argparse.SUPPRESS, help=_SIMULATE)
+    _add_config(commands)
     return parser
+
+
+def _add_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    config = commands.add_parser(
+        "config", help="print what a host's settings need to start this server, and where"
+    )
+    config.add_argument("host", nargs="?", help="which host; without it all are listed")
+    config.add_argument(
+        "--write", action="store_true", help="put it into the host's file, keeping a backup"
+    )
+    config.add_argument(
+        "--http", action="store_true", help="the URL of 'serve' instead of a command"
+    )
+    config.add_argument("--port", default="8765", help="the port that 'serve' listens on (8765)")
+    config.add_argument(
+        "--simulate", action="store_true", default=argparse.SUPPRESS, help=_SIMULATE
+    )
 
 
 _SIMULATE = (

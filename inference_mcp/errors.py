@@ -22,8 +22,8 @@ sees and carries its facts as attributes; none knows how MCP or HTTP writes it d
         ├── JobCancelledError         cancelled
         └── ShuttingDownError         shutting_down
 
-``SettingsError`` and ``StartError`` stand apart: they are for the person who started the
-program, before anything is served.
+``SettingsError``, ``StartError`` and ``HostError`` stand apart: they are for the person who
+started the program, before anything is served.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ __all__ = [
     "BadResultError",
     "CallerError",
     "DeadlineExceededError",
+    "HostError",
     "ImageRejectedError",
     "InferenceError",
     "InvalidInputError",
@@ -229,6 +230,10 @@ class ShuttingDownError(QueueError):
 
 class StartError(Exception):
     """The program cannot start here: a port, a file. One sentence, or two."""
+
+
+class HostError(Exception):
+    """A host's settings cannot be told or changed. One sentence, or two."""
 
 
 class SettingsError(Exception):

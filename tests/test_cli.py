@@ -12,6 +12,8 @@ import pytest
 from inference_mcp import __version__
 from inference_mcp.settings import PREFIX, Settings
 
+_COMMANDS = ("demo", "doctor", "serve", "config", "--simulate", "--version")
+
 
 def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     """The program with nothing on its stdin."""
@@ -53,7 +55,7 @@ def test_help_lists_exactly_the_settings_in_force_once_each() -> None:
 def test_help_names_the_commands() -> None:
     """And the switch that needs no LocalAI."""
     told = run("--help").stdout
-    assert all(word in told for word in ("demo", "doctor", "serve", "--simulate", "--version"))
+    assert all(word in told for word in _COMMANDS)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +81,7 @@ def test_a_bad_setting_is_one_line_on_stderr_and_exit_code_2(
     assert done.stderr == f"inference-mcp: {told}\n"
 
 
-@pytest.mark.parametrize("command", ["demo", "doctor", "serve", "--simulate"])
+@pytest.mark.parametrize("command", ["demo", "doctor", "serve", "config", "--simulate"])
 def test_every_command_refuses_a_bad_setting(command: str) -> None:
     """Whatever was asked for, a setting that cannot be obeyed comes first."""
     done = run(command, INFERENCE_MCP_MAX_QUEUE="-1")

@@ -44,7 +44,8 @@ ROOMS: Mapping[str, set[str]] = {
     "burst": {"chart", "requests", "simulator"},
     "demo": {"burst", "chart", "requests", "settings", "simulator"},
     "doctor": {*CONTRACTS, "localai", "pictures", "settings", "sharing"},
-    "cli": {"demo", "doctor", "errors", "logs", "server", "settings", "web"},
+    "hosts": {"errors"},
+    "cli": {"demo", "doctor", "errors", "hosts", "logs", "server", "settings", "web"},
     "__main__": {"cli"},
 }
 """What each room may import, from the bottom up; the package's own version is free to all."""
