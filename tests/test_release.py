@@ -108,7 +108,7 @@ def test_the_registrys_own_rules_are_kept() -> None:
 
 def test_the_readme_tells_the_registry_whose_it_is() -> None:
     """The registry looks for this marker in what PyPI shows."""
-    readme = (ROOT / PROJECT["readme"]).read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.findall(r"^<!-- mcp-name: (\S+) -->$", readme, re.MULTILINE) == [SERVER["name"]]
     owner, _, name = SERVER["name"].removeprefix("io.github.").partition("/")
     assert SERVER["repository"]["url"] == f"https://github.com/{owner}/{name}"
@@ -154,6 +154,7 @@ def test_the_bundle_asks_for_what_the_project_asks_for() -> None:
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with both, built from this tree."""
     pytest.importorskip("hatchling", reason="the build backend is not installed")
+    pytest.importorskip("hatch_fancy_pypi_readme", reason="a part of the build is not installed")
     folder = tmp_path_factory.mktemp("dist")
     building = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
     subprocess.run(building, cwd=ROOT, check=True, capture_output=True)
@@ -170,6 +171,22 @@ def test_the_wheel_holds_the_package_and_nothing_else(distributions: Path) -> No
     assert any(name.endswith("/licenses/LICENSE") for name in names)
     package = {str(path.relative_to(ROOT).as_posix()) for path in source_files()}
     assert {name for name in names if name.startswith("inference_mcp/")} == package
+
+
+def test_the_readme_of_the_package_links_to_where_its_files_are(distributions: Path) -> None:
+    """On the index's page nothing lies beside it; the pictures are shown, files are pages."""
+    [wheel] = distributions.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        told = archive.read(f"inference_mcp-{VERSION}.dist-info/METADATA").decode()
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", told)
+    assert all(link.startswith(("https://", "#")) for _, link in links), links
+    pictures = [link for shown, link in links if shown]
+    assert len(pictures) >= 3
+    raw = "https://raw.githubusercontent.com/inference-mcp/inference-mcp/HEAD/"
+    for link in pictures:
+        assert link.startswith(raw)
+        assert (ROOT / link.removeprefix(raw)).is_file()
+    assert f"{SERVER['repository']['url']}/blob/HEAD/LICENSE" in [link for _, link in links]
 
 
 def source_files() -> list[Path]:
