@@ -66,7 +66,13 @@ from inference_mcp.scheduling.state import (
 )
 from inference_mcp.scheduling.verdicts import fault, shutting_down
 
-__all__ = ["LoadLost", "LocalScheduler", "ModelControl"]
+__all__ = ["LATE_S", "READ_UP_S", "LoadLost", "LocalScheduler", "ModelControl"]
+
+LATE_S = 1.0
+"""A timer that wakes so much too late: the process, or the machine, was stopped meanwhile."""
+
+READ_UP_S = 0.5
+"""How long after that no deadline is decided: answers that came lie unread in their sockets."""
 
 
 class LoadLost(Exception):  # noqa: N818  # an event, no error: nobody did anything wrong
@@ -315,11 +321,16 @@ class LocalScheduler:
             self._tasks.start_soon(self._run_timer, name="scheduler timer")
 
     async def _run_timer(self) -> None:
-        """Sleep until the core wants to be called; end when it wants nothing."""
+        """Sleep until the core wants to be called; end when it wants nothing.
+
+        S13: after a jump of the clock what LocalAI had sent before the deadline is read first.
+        """
         while True:
             with anyio.CancelScope(deadline=self._timer_at):
                 await self._timer_moved.wait()
                 continue
+            if self.clock() > self._timer_at + LATE_S:
+                await anyio.sleep(READ_UP_S)
             self._timer_at = math.inf
             self.perform(self.core.tick(self.clock()))
             if self._timer_at == math.inf:

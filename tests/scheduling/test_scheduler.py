@@ -21,6 +21,7 @@ from inference_mcp.errors import (
     JobCancelledError,
 )
 from inference_mcp.scheduling.lifecycle import State
+from inference_mcp.scheduling.scheduler import READ_UP_S
 from inference_mcp.scheduling.state import Limits
 from tests.scheduling.shell import FakeControl, Shell, Work, running_shell
 
@@ -393,6 +394,29 @@ async def test_a_picture_whose_answer_was_lost_is_held_before_its_retry() -> Non
         assert work.ended_at == began + 61.0
         await other.wait_ended()
         assert other.ended_at == began + 62.0
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_an_answer_that_came_while_the_process_was_stopped_goes_before_the_deadline(
+    answered: bool,
+) -> None:
+    """S13: it lies in the socket, and it takes the loop many turns to read; nothing waits long."""
+    async with running_shell() as shell:
+        began = now()
+        work = shell.start(shell.admit(deadline=began + 60.0))
+        await work.wait_started()
+        trio.lowlevel.current_clock().jump(3600.0)  # type: ignore[attr-defined]
+        if answered:
+            for _ in range(100):
+                await anyio.lowlevel.checkpoint()
+            work.let_go.set()
+        await work.wait_ended()
+        assert work.log == ["call", "answer" if answered else "closed"]
+        if answered:
+            assert work.error is None
+        else:
+            assert isinstance(work.error, DeadlineExceededError)
+            assert work.ended_at == began + 3600.0 + READ_UP_S
 
 
 # --- the timer --------------------------------------------------------------------------------
