@@ -34,7 +34,16 @@ ROOMS: Mapping[str, set[str]] = {
     "localai": {"base64s", *CONTRACTS},
     "job": {*CONTRACTS, "pictures", "scheduling"},
     "jobs": {*CONTRACTS, "job", "observe", "pictures", "scheduling", "schemas"},
-    "surface": {"base64s", *CONTRACTS, "job", "jobs", "observe", "pictures", "scheduling", "schemas"},
+    "surface": {
+        "base64s",
+        *CONTRACTS,
+        "job",
+        "jobs",
+        "observe",
+        "pictures",
+        "scheduling",
+        "schemas",
+    },
     "server": {*CONTRACTS, "jobs", "localai", "logs", "observe", "pictures", "scheduling"}
     | {"settings", "sharing", "simulator", "surface", "telemetry"},
     "web": {"errors", "logs", "server", "settings", "telemetry"},

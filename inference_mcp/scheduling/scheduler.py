@@ -53,6 +53,7 @@ from inference_mcp.scheduling.protocols import (
 from inference_mcp.scheduling.state import (
     Abandon,
     Action,
+    CircuitMoved,
     End,
     Entry,
     Grant,
@@ -105,7 +106,7 @@ class LocalScheduler:
 
     ``clock`` is the event loop's own, so that deadlines and cancel scopes agree with it and
     virtual time moves both. ``jitter`` gives numbers from 0 to 1. ``reason`` is why nobody
-    shares it.
+    shares it; ``on_circuit`` is told of a model's circuit, once for each opening and closing.
     """
 
     def __init__(
@@ -116,11 +117,13 @@ class LocalScheduler:
         *,
         core: Core | None = None,
         reason: str = "INFERENCE_MCP_SHARE is off.",
+        on_circuit: Callable[[CircuitMoved], None] = lambda moved: None,
         clock: Callable[[], float] = anyio.current_time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.core = core if core is not None else Core(limits)
         self._reason = reason
+        self.on_circuit = on_circuit
         self._tasks = tasks
         self._control = control
         self.clock = clock
@@ -234,6 +237,8 @@ class LocalScheduler:
                     self._holders[id_].ended(error)
                 case Load():
                     self._tasks.start_soon(self._load, action, name=f"load {action.model}")
+                case CircuitMoved():
+                    self.on_circuit(action)
                 case Heal(model=model):
                     self._tasks.start_soon(self._heal, model, name=f"heal {model}")
         self._set_timer()
