@@ -19,7 +19,7 @@ pictures and observations. It knows no HTTP, takes no decision about order, and 
 The attacker at this door is the model, or who wrote what it read. It calls what it likes with
 what it likes, and what it learns may leave by its host. So:
 
-- Arguments are checked before anything else sees them: types, ranges, lengths, names (no
+- Arguments are checked before anything else sees them, their size before they are walked: types, ranges, lengths, names (no
   unknown one passes), schemas (bounded, no remote ``$ref``, matched under a time limit in a
   process of their own).
 - It names files only through ``pictures``, inside the folders that operator and host allow, and
