@@ -214,6 +214,38 @@ async def test_the_time_in_which_it_is_stopped_counts_for_a_deadline(
 
 
 @posix_only
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["txt2txt", "txt2img"])
+async def test_a_result_that_came_while_it_was_stopped_beyond_the_deadline_is_no_failure(
+    world: World, tmp_path: Path, tool: str
+) -> None:
+    """S13: LocalAI was done; it says nothing else."""
+    model = "qwen3-8b" if tool == "txt2txt" else "flux-dev"
+    more = {} if tool == "txt2txt" else {"width": 1024, "height": 1024}
+    results: list[dict[str, Any] | None] = []
+    async with town(world, tmp_path) as here, anyio.create_task_group() as calls:
+        server = await here.server(TIMEOUT_S=2)
+        assert not errors_of([await server.call(tool, prompt="so that all is loaded", **more)])
+        world.hold(model)
+
+        async def ask() -> None:
+            results.append(await server.call(tool, prompt="Hello", wait_seconds=20, **more))
+
+        calls.start_soon(ask)
+        await world.until(lambda: world.in_flight_of[model] > 0)
+
+        async def meanwhile() -> None:
+            world.release(model)
+            await anyio.sleep(3.0)
+
+        await _stopped(server, meanwhile)
+        with anyio.fail_after(5):
+            while not results:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        assert not errors_of(results)
+
+
+@posix_only
 @pytest.mark.parametrize("stop_s", [0.0, pytest.param(5.0, marks=pytest.mark.slow)])
 async def test_an_arbiter_stopped_with_work_of_its_own_loses_no_result_and_nobody_else_s(
     tmp_path: Path, stop_s: float

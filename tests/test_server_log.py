@@ -186,6 +186,37 @@ async def host_with_stderr(env: Mapping[str, str], stderr: Any) -> AsyncIterator
                     process.kill()
 
 
+@pytest.mark.parametrize("share", ["off", "auto"])
+async def test_the_opening_of_a_circuit_is_one_warning(
+    share: str, world: World, url: str, tmp_path: Path
+) -> None:
+    """S15: of the model and of no request, by the process that keeps the queue."""
+    world.inject(Fault(kind="refuse", status=503, times=6))
+    opened: list[dict[str, Any]] = []
+    async with raw_host(url, tmp_path, SHARE=share) as raw:
+        await raw.initialize()
+        for number in range(2):
+            await call(raw, number + 2, "txt2txt", prompt="Hello", wait_seconds=3)
+        with anyio.fail_after(10):
+            while not opened:
+                await anyio.sleep(0.05)
+                opened = of_circuits(tmp_path)
+        await end(raw)
+    assert opened == of_circuits(tmp_path)
+    [line] = opened
+    told = (line["event"], line["level"], line["failures"], line["rests_s"])
+    assert told == ("circuit.opened", "warning", 5, 10.0)
+    assert line["model"]
+    assert not {"request_id", "job_id"} & line.keys()
+
+
+def of_circuits(tmp_path: Path) -> list[dict[str, Any]]:
+    """Its lines so far, each whole."""
+    text = (tmp_path / "stderr").read_text(encoding="utf-8")
+    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [line for line in lines if line.get("event", "").startswith("circuit.")]
+
+
 @POSIX
 async def test_a_stderr_that_nobody_reads_holds_up_nothing(url: str, tmp_path: Path) -> None:
     """Its pipe is full: calls are answered, the file has all lines, and the end is in time."""

@@ -21,7 +21,8 @@ The attacker at this door is LocalAI, or whoever answers in its place: a proxy, 
 page, another program on its port. It gets what it is meant to get, prompts, pictures and the
 key, and no more: the key goes to the configured address alone (no redirect is followed, none of
 its URLs is fetched), and only over the connection that this address names. What it sends is
-bounded before it is kept (headers, lines, bodies, unpacked sizes), shaped before it is used, and
+bounded before it is kept (headers, lines, bodies, unpacked sizes), read piece by piece with all
+else going on in between, shaped before it is used, and
 never run. Of its words only a chat's text, a picture's pixels, its version and the names of its
 models are shown, and none of these chooses a path or a program. What it says of times, limits
 and progress is cut to what can be. What it can still do is lie about its work, and refuse it.

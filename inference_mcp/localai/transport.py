@@ -22,6 +22,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from urllib.parse import urlsplit
 
 import anyio
+import anyio.lowlevel
 import httpx
 
 from inference_mcp.errors import BackendUnreachableError, InferenceError
@@ -81,6 +82,8 @@ class Reply:
         return self
 
     async def __anext__(self) -> bytes:
+        # One packet may hold ten thousand chunks, or unpack to a thousand times its size.
+        await anyio.lowlevel.checkpoint()
         try:
             return await anext(self._pieces)
         except _FOREIGN as error:

@@ -24,5 +24,7 @@ These three are for others; below them, from the bottom up, and known to them al
 The attacker here is the model (or who wrote its prompt): it names paths, links, devices and
 URLs, and sends bombs. So a reference is judged by its text first, by what was opened second
 (opened once; what was opened is what is read), by its structure third, and only then decoded.
-Decoding never happens on the event loop's thread.
+Decoding never happens on the event loop's thread. A disk that hangs is waited for ten seconds,
+and few threads are left behind at it. What is written has the rights that the user's umask and
+folder give: a picture holds its prompt, and whoever may read the folder may read that.
 """

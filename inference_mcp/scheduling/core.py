@@ -122,11 +122,11 @@ class Core(Memory):
         self._away_seen = -math.inf
         model = self._model(entry)
         changes_nothing = not entry.leased and model.circuit.open_until is None
-        model.circuit.succeeded()
+        closed = self._count_success(model)
         if not entry.carried_load:  # else a load is in it that cannot be told apart
             self.estimates.record(entry.ticket, service_s)
         self._ended(entry)
-        return [] if changes_nothing else self._decide(now)
+        return [] if changes_nothing else closed + self._decide(now)
 
     def attempt_failed(
         self, id_: str, failure: Failure, jitter: float, now: float
@@ -216,9 +216,8 @@ class Core(Memory):
             return None, False, self._decide(now)
         if cause is None or cause.state is not State.QUEUED:
             self._block(model, now + backoff_s(1, 1.0))
-            if not self._is_away(failure, now):
-                self._count_failure(model, None, now)
-            return None, False, self._decide(now)
+            counted = [] if self._is_away(failure, now) else self._count_failure(model, None, now)
+            return None, False, counted + self._decide(now)
         self._leave_queue(cause)
         step(self.counts, cause, Event.GRANT)
         cause.attempts += 1
@@ -315,10 +314,10 @@ class Core(Memory):
         if now < entry.granted_at + self.limits.load_timeout_s:
             return []  # the timer of an earlier try
         step(self.counts, entry, Event.FAIL)
-        self._count_failure(self._model(entry), entry.id, now)
+        counted = self._count_failure(self._model(entry), entry.id, now)
         entry.stopping = True
         self._ended(entry)
-        return [End(id_, load_too_long(self.limits.load_timeout_s)), Stop(id_)]
+        return [*counted, End(id_, load_too_long(self.limits.load_timeout_s)), Stop(id_)]
 
     def _end_early(
         self, entry: Entry, event: Event, now: float, *, and_call: bool = True
@@ -357,10 +356,9 @@ class Core(Memory):
         """S15: what a failed try says of its model; ``waits`` if it was none."""
         model = self._model(entry)
         if not failure.transient:
-            model.circuit.succeeded()
             if failure.retry_after_s:
                 self._block(model, now + failure.retry_after_s)  # trap 19
-            return []
+            return self._count_success(model)
         if failure.backend_gone:
             self._forget_memory(None if lost else model)
         if failure.not_ready:
@@ -374,11 +372,11 @@ class Core(Memory):
             return []
         if failure.retry_after_s:
             self._block(model, now + failure.retry_after_s)
-        self._count_failure(model, entry.id, now)
+        counted = self._count_failure(model, entry.id, now)
         if failure.process_dead and model.phase is Phase.RESIDENT and not model.healing:
             model.healing = True
-            return [Heal(model.name)]
-        return []
+            return [*counted, Heal(model.name)]
+        return counted
 
     def _put_back(self, entry: Entry) -> None:
         """S6: an aborted request waits again at its place by number."""

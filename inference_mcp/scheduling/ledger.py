@@ -16,7 +16,16 @@ from inference_mcp.scheduling.estimates import Estimates
 from inference_mcp.scheduling.intake import Intake
 from inference_mcp.scheduling.lifecycle import TERMINAL, State
 from inference_mcp.scheduling.retry import RetryBudget
-from inference_mcp.scheduling.state import Action, Counts, Entry, Grant, Limits, Model, Phase
+from inference_mcp.scheduling.state import (
+    Action,
+    CircuitMoved,
+    Counts,
+    Entry,
+    Grant,
+    Limits,
+    Model,
+    Phase,
+)
 from inference_mcp.scheduling.world import World
 
 __all__ = ["ABANDONED_FACTOR", "ABANDONED_WITHOUT_ESTIMATE_S", "Ledger", "computes_for_s"]
@@ -242,11 +251,18 @@ class Ledger:
         model.blocked_until = max(model.blocked_until, until)
         self._wake_at(until)
 
-    def _count_failure(self, model: Model, id_: str | None, now: float) -> None:
+    def _count_failure(self, model: Model, id_: str | None, now: float) -> list[Action]:
         """S15: one more transient failure of a model, by a request or a load of nobody's."""
-        model.circuit.failed(id_, now)
+        open_s = model.circuit.failed(id_, now)
         if model.circuit.open_until is not None:
             self._wake_at(model.circuit.open_until)
+        if open_s is None:
+            return []
+        return [CircuitMoved(model.name, model.circuit.failures_in_a_row, open_s)]
+
+    def _count_success(self, model: Model) -> list[Action]:
+        """S15: a model did what it was asked, or refused what it could not."""
+        return [CircuitMoved(model.name, 0, None)] if model.circuit.succeeded() else []
 
     def _model_of(self, name: str) -> Model:
         model = self.world.models.get(name)

@@ -100,29 +100,34 @@ class Circuit:
         if self.open_until is not None:
             self._probe = id_
 
-    def succeeded(self) -> None:
-        """A request ended well, or failed through no fault of the model's."""
+    def succeeded(self) -> bool:
+        """A request ended well, or not by the model's fault; whether that closed it."""
+        closed = self.open_until is not None
         self.failures_in_a_row = 0
         self.open_until = None
         self._open_s = OPEN_BASE_S
         self._probe = None
+        return closed
 
-    def failed(self, id_: str | None, now: float) -> None:
-        """A request failed transiently; ``None`` for a load that was nobody's try.
+    def failed(self, id_: str | None, now: float) -> float | None:
+        """A request failed transiently; for how many seconds that opened it, if it did.
+
+        ``id_`` is ``None`` for a load that was nobody's try.
 
         While a probe is out, it alone tells how the model is; and what was under way as the
         circuit opened tells nothing new.
         """
         state = self.state(now)
         if state == "open" or (self._probe is not None and id_ not in (None, self._probe)):
-            return
+            return None
         self.failures_in_a_row += 1
         if state == "half-open":
             self._open_s = min(OPEN_CAP_S, self._open_s * 2)
         elif self.failures_in_a_row < FAILURES_TO_OPEN:
-            return
+            return None
         self._probe = None
         self.open_until = now + self._open_s
+        return self._open_s
 
     def gave_up(self, id_: str) -> None:
         """A request was cancelled or aborted: if it was the probe, the next one is."""

@@ -53,6 +53,7 @@ from inference_mcp.scheduling.protocols import (
 from inference_mcp.scheduling.state import (
     Abandon,
     Action,
+    CircuitMoved,
     End,
     Entry,
     Grant,
@@ -66,7 +67,13 @@ from inference_mcp.scheduling.state import (
 )
 from inference_mcp.scheduling.verdicts import fault, shutting_down
 
-__all__ = ["LoadLost", "LocalScheduler", "ModelControl"]
+__all__ = ["LATE_S", "READ_UP_S", "LoadLost", "LocalScheduler", "ModelControl"]
+
+LATE_S = 1.0
+"""A timer that wakes so much too late: the process, or the machine, was stopped meanwhile."""
+
+READ_UP_S = 0.5
+"""How long after that no deadline is decided: answers that came lie unread in their sockets."""
 
 
 class LoadLost(Exception):  # noqa: N818  # an event, no error: nobody did anything wrong
@@ -99,7 +106,7 @@ class LocalScheduler:
 
     ``clock`` is the event loop's own, so that deadlines and cancel scopes agree with it and
     virtual time moves both. ``jitter`` gives numbers from 0 to 1. ``reason`` is why nobody
-    shares it.
+    shares it; ``on_circuit`` is told of a model's circuit, once for each opening and closing.
     """
 
     def __init__(
@@ -110,11 +117,13 @@ class LocalScheduler:
         *,
         core: Core | None = None,
         reason: str = "INFERENCE_MCP_SHARE is off.",
+        on_circuit: Callable[[CircuitMoved], None] = lambda moved: None,
         clock: Callable[[], float] = anyio.current_time,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.core = core if core is not None else Core(limits)
         self._reason = reason
+        self.on_circuit = on_circuit
         self._tasks = tasks
         self._control = control
         self.clock = clock
@@ -228,6 +237,8 @@ class LocalScheduler:
                     self._holders[id_].ended(error)
                 case Load():
                     self._tasks.start_soon(self._load, action, name=f"load {action.model}")
+                case CircuitMoved():
+                    self.on_circuit(action)
                 case Heal(model=model):
                     self._tasks.start_soon(self._heal, model, name=f"heal {model}")
         self._set_timer()
@@ -315,11 +326,16 @@ class LocalScheduler:
             self._tasks.start_soon(self._run_timer, name="scheduler timer")
 
     async def _run_timer(self) -> None:
-        """Sleep until the core wants to be called; end when it wants nothing."""
+        """Sleep until the core wants to be called; end when it wants nothing.
+
+        S13: after a jump of the clock what LocalAI had sent before the deadline is read first.
+        """
         while True:
             with anyio.CancelScope(deadline=self._timer_at):
                 await self._timer_moved.wait()
                 continue
+            if self.clock() > self._timer_at + LATE_S:
+                await anyio.sleep(READ_UP_S)
             self._timer_at = math.inf
             self.perform(self.core.tick(self.clock()))
             if self._timer_at == math.inf:

@@ -20,6 +20,7 @@ from inference_mcp.scheduling.retry import Circuit
 __all__ = [
     "Abandon",
     "Action",
+    "CircuitMoved",
     "Counts",
     "End",
     "Entry",
@@ -152,6 +153,17 @@ class Heal:
 
 
 @dataclass(frozen=True, slots=True)
+class CircuitMoved:
+    """S15: a model's circuit opened after ``failures`` in a row, for ``open_s`` seconds, or
+    closed (``None``): for people.
+    """  # noqa: D205  # one sentence
+
+    model: str
+    failures: int
+    open_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """A waiting request has failed through a decision of the queue's."""
 
@@ -159,7 +171,7 @@ class End:
     error: InferenceError
 
 
-Action: TypeAlias = Grant | Stop | Abandon | Load | Heal | End
+Action: TypeAlias = Grant | Stop | Abandon | Load | Heal | End | CircuitMoved
 
 
 # --- records ----------------------------------------------------------------------------------

@@ -23,13 +23,13 @@ from inference_mcp import __version__
 from inference_mcp.backend import InferenceBackend, ModelInfo
 from inference_mcp.errors import InferenceError, QueueError, place
 from inference_mcp.jobs import Jobs
-from inference_mcp.logs import EventLog, heard, log
+from inference_mcp.logs import EventLog, heard, log, unbound
 from inference_mcp.observe import JobEvent, Metrics, Observer
 from inference_mcp.pictures.sources import PictureSources
 from inference_mcp.pictures.store import PictureStore
 from inference_mcp.scheduling.protocols import Scheduler
 from inference_mcp.scheduling.scheduler import LocalScheduler
-from inference_mcp.scheduling.state import Limits
+from inference_mcp.scheduling.state import CircuitMoved, Limits
 from inference_mcp.server.calls import Calls
 from inference_mcp.server.changes import Changes
 from inference_mcp.server.link import Link
@@ -90,12 +90,14 @@ async def open_app(
         scheduler: Scheduler
         if simulated:
             reason = "The built-in stand-in is this process's own."
-            scheduler = LocalScheduler(tasks, limits, link, reason=reason)
+            scheduler = LocalScheduler(tasks, limits, link, reason=reason, on_circuit=_log_circuit)
         elif settings.share == "off":
-            scheduler = LocalScheduler(tasks, limits, link)
+            scheduler = LocalScheduler(tasks, limits, link, on_circuit=_log_circuit)
         else:
             auto = settings.max_resident_models == "auto"
-            scheduler = Siblings(tasks, limits, link, base_url, follows_localai=auto)
+            scheduler = Siblings(
+                tasks, limits, link, base_url, follows_localai=auto, on_circuit=_log_circuit
+            )
         memory = _Memory(scheduler, auto=settings.max_resident_models == "auto")
         link.tell = memory.told
         store = PictureStore(settings.output_folder, decoder=heavy)
@@ -219,10 +221,11 @@ class _Memory:
         self._scheduler = scheduler
         self._auto = auto
         self._localai: int | None = None
+        self._asked = False
 
-    def told(self, loaded: Iterable[str], limit: int | None) -> None:
-        """What LocalAI was heard to hold and to keep at most."""
-        self._localai = limit
+    def told(self, loaded: Iterable[str], limit: int | None, asked: bool) -> None:
+        """What LocalAI was heard to hold and, where it was ``asked``, to keep at most."""
+        self._localai, self._asked = limit, asked
         self._scheduler.learn(loaded, limit if self._auto else None)
 
     def facts(self) -> MemoryFacts:
@@ -230,7 +233,9 @@ class _Memory:
         in_force = self._scheduler.limits.max_resident_models
         if not self._auto:
             return MemoryFacts(in_force, self._localai, "setting")
-        return MemoryFacts(in_force, self._localai, "none" if self._localai is None else "localai")
+        if self._localai is not None:
+            return MemoryFacts(in_force, self._localai, "localai")
+        return MemoryFacts(in_force, None, "none" if self._asked else "unknown")
 
 
 async def _make_client(
@@ -267,6 +272,16 @@ async def _warm_up(base_url: str, link: Link, scheduler: Scheduler) -> None:
         log("warning", "localai.client", problem=f"{error.what} {error.next_step}")
     except Exception as error:  # a call will say so; the process lives on
         log("error", "localai.client", exception=place(error))
+
+
+def _log_circuit(moved: CircuitMoved) -> None:
+    """A model's, not a request's: by whose failure it opened says nothing."""
+    with unbound():
+        if moved.open_s is None:
+            log("info", "circuit.closed", model=moved.model)
+        else:
+            facts = {"failures": moved.failures, "rests_s": moved.open_s}
+            log("warning", "circuit.opened", model=moved.model, **facts)
 
 
 def _log_fault(tool: str, error: Exception) -> None:

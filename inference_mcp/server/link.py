@@ -30,8 +30,9 @@ LEARN_WAIT_S = 3.0
 """How long after such a question began a request waits for its answer."""
 
 
-Tell: TypeAlias = Callable[[Iterable[str], int | None], None]
-"""What is told of LocalAI's memory: the models in it; its limit, ``None`` if not known."""
+Tell: TypeAlias = Callable[[Iterable[str], int | None, bool], None]
+"""What is told of LocalAI's memory: the models in it; its limit, ``None`` if not known; whether
+it was asked for that limit."""
 
 
 class Link:
@@ -40,7 +41,7 @@ class Link:
     def __init__(self, tasks: TaskGroup, make: Callable[[], Awaitable[InferenceBackend]]) -> None:
         self._tasks = tasks
         self._make = make
-        self.tell: Tell = lambda loaded, limit: None
+        self.tell: Tell = lambda loaded, limit, asked: None
         self.loaded: Callable[[float, float], None] = lambda at_s, took_s: None
         self._lock = anyio.Lock()
         self._made: InferenceBackend | None = None
@@ -126,7 +127,7 @@ class Link:
         if not self._loaded_told:
             models = await backend.list_models()
             self._loaded_told = True
-            self.tell([m.id for m in models if m.loaded and m.alias_of is None], None)
+            self.tell([m.id for m in models if m.loaded and m.alias_of is None], None, False)
         limit = await backend.memory_limit()
         self._limit_told = True
-        self.tell([], limit)
+        self.tell([], limit, True)

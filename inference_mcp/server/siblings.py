@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 from inference_mcp.logs import log, unbound
 from inference_mcp.scheduling.protocols import Admission, QueueSnapshot, Scheduler, Sharing, Watcher
 from inference_mcp.scheduling.scheduler import ModelControl
-from inference_mcp.scheduling.state import Limits, Ticket
+from inference_mcp.scheduling.state import CircuitMoved, Limits, Ticket
 from inference_mcp.scheduling.verdicts import shutting_down
 
 __all__ = ["Siblings"]
@@ -41,7 +41,9 @@ class Siblings:
         base_url: str,
         *,
         follows_localai: bool = True,
+        on_circuit: Callable[[CircuitMoved], None] = lambda moved: None,
     ) -> None:
+        self._on_circuit = on_circuit
         self._follows_localai = follows_localai
         self._tasks = tasks
         self._limits = limits
@@ -66,6 +68,7 @@ class Siblings:
                     name=f"{os.getpid()}.{secrets.token_hex(8)}",  # the number is for people
                     follows_localai=self._follows_localai,
                     tell=_tell,
+                    on_circuit=self._on_circuit,
                 )
                 with unbound():
                     made.start()

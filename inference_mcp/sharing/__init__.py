@@ -37,7 +37,9 @@ speaks nonsense: an older version, a broken one, one that an attacker has taken.
   those alone, and a load that it hangs ends with its time limit. But it is believed what it
   tells of LocalAI (models in memory, its limit of them), and who calls itself by another's name
   takes that one's seat, which then sits down anew at the next arbiter's: both cost order and
-  speed, as its own calls to LocalAI could.
+  speed, as its own calls to LocalAI could. A name that sits may come again, for whoever comes
+  back keeps its old connection until it has the new one: were that closed first, the arbiter
+  would take it for dead and give its running calls' slots away.
 - An arbiter that lies or hangs can starve its members for 3 s before they leave it; what it
   grants them is still their own call with their own key.
 

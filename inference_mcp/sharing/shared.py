@@ -29,7 +29,7 @@ from anyio.abc import TaskGroup
 from inference_mcp.errors import place as where
 from inference_mcp.scheduling.protocols import Admission, QueueSnapshot, Sharing, Watcher
 from inference_mcp.scheduling.scheduler import ModelControl
-from inference_mcp.scheduling.state import Limits, Ticket
+from inference_mcp.scheduling.state import CircuitMoved, Limits, Ticket
 from inference_mcp.scheduling.verdicts import fault
 from inference_mcp.sharing import asked, told
 from inference_mcp.sharing.channel import (
@@ -76,7 +76,8 @@ class SharedScheduler:
 
     ``open_place`` gives the meeting place; it may take a while and is called off the event loop.
     ``name`` is unique among all processes. ``follows_localai``: the number of resident models is
-    LocalAI's own. Nothing happens before ``start`` or the first job.
+    LocalAI's own. ``on_circuit`` is told of a model's while this process keeps the queue. Nothing
+    happens before ``start`` or the first job.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class SharedScheduler:
         name: str,
         follows_localai: bool = True,
         tell: Tell = lambda event, detail: None,
+        on_circuit: Callable[[CircuitMoved], None] = lambda moved: None,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
         self._tasks = tasks
@@ -97,6 +99,7 @@ class SharedScheduler:
         self._control = control
         self._open_place = open_place
         self._tell = tell
+        self._on_circuit = on_circuit
         self._clock = clock
         self._member = Member(tasks, limits, control, name=name, clock=clock)
         self._member.wanted = self._is_wanted
@@ -373,6 +376,7 @@ class SharedScheduler:
                 if (id_ := getattr(message, "id", None)) is not None:
                     self._member.hear(told.Ended(id=id_, error=WireError.of(fault())))
 
+        desk.scheduler.on_circuit = self._on_circuit
         self._desk, self._sharing = desk, sharing
         self._tell(f"sharing.{sharing.seat}", "")
         try:

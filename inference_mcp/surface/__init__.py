@@ -21,9 +21,9 @@ pictures and observations. It knows no HTTP, takes no decision about order, and 
 The attacker at this door is the model, or who wrote what it read. It calls what it likes with
 what it likes, and what it learns may leave by its host. So:
 
-- Arguments are checked before anything else sees them: types, ranges, lengths, names (no
-  unknown one passes), schemas (bounded, no remote ``$ref``, matched under a time limit in a
-  process of their own).
+- Arguments are checked before anything else sees them, their size before they are walked: types,
+  ranges, lengths, names (no unknown one passes), schemas (bounded, no remote
+  ``$ref``, matched under a time limit in a process of their own).
 - It names files only through ``pictures``, inside the folders that operator and host allow, and
   nothing by URL. It chooses no address, key, folder, limit or setting, and starts no program.
 - It can fill a bounded queue, and overtake only within its rank: classes and turns keep it from

@@ -61,12 +61,12 @@ class MemoryFacts:
     """How many models LocalAI may hold in memory at once; 0 is no limit.
 
     ``localai`` is its own limit, ``None`` where it won't tell; ``source`` is where the one
-    ``in_force`` comes from.
+    ``in_force`` comes from, ``unknown`` before LocalAI was asked.
     """
 
     in_force: int = 0
     localai: int | None = None
-    source: Literal["setting", "localai", "none"] = "none"
+    source: Literal["setting", "localai", "none", "unknown"] = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
+import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 
@@ -23,6 +25,9 @@ from inference_mcp.localai import failures
 from inference_mcp.localai.failures import Network
 from inference_mcp.localai.transport import _FOREIGN, PIECE_BYTES, Transport, _network
 from tests.localai.scripted import Exchange, chat, client_for, scripted
+
+BOMB = gzip.compress(b"data: \n\n" * 1_000_000, mtime=0)
+"""20 kB, which are 8 MB."""
 
 PROXIES = ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
@@ -186,6 +191,40 @@ async def test_a_packed_answer_is_unpacked_in_bounded_pieces(encoding: str, size
         await transport.aclose()
     assert b"".join(pieces) == body
     assert max(map(len, pieces)) <= PIECE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (b"Content-Encoding: gzip\r\nContent-Length: %d" % len(BOMB), BOMB),
+        (b"Transfer-Encoding: chunked", b"1\r\nx\r\n" * 5_000 + b"0\r\n\r\n"),
+    ],
+)
+async def test_while_what_came_in_one_packet_is_read_all_else_goes_on(
+    headers: bytes, body: bytes
+) -> None:
+    """A bomb, or thousands of chunks, take seconds: the loop has its turn at each piece."""
+    turns = 0
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\n" + headers + b"\r\n\r\n" + body)
+
+    async with scripted(script) as server, anyio.create_task_group() as tasks:
+        transport = Transport(server.url, None)
+
+        async def go_on() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await anyio.lowlevel.checkpoint()
+
+        async with transport.sent("GET", "/") as reply:
+            await anext(reply)
+            tasks.start_soon(go_on)
+            pieces = [piece async for piece in reply]
+        tasks.cancel_scope.cancel()
+        await transport.aclose()
+    assert turns >= len(pieces) > 20
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from inference_mcp.errors import (
     JobCancelledError,
 )
 from inference_mcp.scheduling.lifecycle import State
-from inference_mcp.scheduling.state import Limits
+from inference_mcp.scheduling.scheduler import READ_UP_S
+from inference_mcp.scheduling.state import CircuitMoved, Limits
 from tests.scheduling.shell import FakeControl, Shell, Work, running_shell
 
 ONE_RESIDENT = Limits(max_resident_models=1)
@@ -393,6 +394,48 @@ async def test_a_picture_whose_answer_was_lost_is_held_before_its_retry() -> Non
         assert work.ended_at == began + 61.0
         await other.wait_ended()
         assert other.ended_at == began + 62.0
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_an_answer_that_came_while_the_process_was_stopped_goes_before_the_deadline(
+    answered: bool,
+) -> None:
+    """S13: it lies in the socket, and it takes the loop many turns to read; nothing waits long."""
+    async with running_shell() as shell:
+        began = now()
+        work = shell.start(shell.admit(deadline=began + 60.0))
+        await work.wait_started()
+        trio.lowlevel.current_clock().jump(3600.0)  # type: ignore[attr-defined]
+        if answered:
+            for _ in range(100):
+                await anyio.lowlevel.checkpoint()
+            work.let_go.set()
+        await work.wait_ended()
+        assert work.log == ["call", "answer" if answered else "closed"]
+        if answered:
+            assert work.error is None
+        else:
+            assert isinstance(work.error, DeadlineExceededError)
+            assert work.ended_at == began + 3600.0 + READ_UP_S
+
+
+async def test_each_opening_and_closing_of_a_circuit_is_told_once() -> None:
+    """S15: with how many failures in a row, and for how long it rests."""
+    told: list[CircuitMoved] = []
+    async with running_shell() as shell:
+        shell.scheduler.on_circuit = told.append
+        broken = BackendFailedError("Broken.", transient=True)
+        for _ in range(6):  # the sixth failure is the probe's
+            work = shell.admit(failures=[broken] * 3, deadline=now() + 25.0)
+            await shell.start(work).wait_ended()
+        assert told[:2] == [CircuitMoved("txt2txt", 5, 10.0), CircuitMoved("txt2txt", 6, 20.0)]
+        await anyio.sleep(300.0)
+        for _ in range(2):
+            await shell.start(shell.admit(service_s=1.0)).wait_ended()
+        assert [moved for moved in told if moved.open_s is None] == [
+            CircuitMoved("txt2txt", 0, None)
+        ]
+        assert told[-1].open_s is None
 
 
 # --- the timer --------------------------------------------------------------------------------

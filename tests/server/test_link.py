@@ -56,7 +56,7 @@ async def link_to(backend: FakeBackend, told: list[object]) -> AsyncIterator[Lin
 
     async with anyio.create_task_group() as tasks:
         link = Link(tasks, make)
-        link.tell = lambda loaded, limit: told.append((list(loaded), limit))
+        link.tell = lambda loaded, limit, asked: told.append((list(loaded), limit, asked))
         yield link
         tasks.cancel_scope.cancel()
 
@@ -73,7 +73,7 @@ async def test_nobody_waits_for_a_localai_that_hangs_but_who_joins_the_queue() -
             await anyio.wait_all_tasks_blocked()
             assert told == []
             backend.gate.set()
-        assert told == [([MODELS[0].id], None), ([], 2)]
+        assert told == [([MODELS[0].id], None, False), ([], 2, True)]
         assert backend.asked == ["models", "limit"]
 
 
@@ -98,7 +98,7 @@ async def test_it_is_asked_again_until_it_told(monkeypatch: pytest.MonkeyPatch) 
             for _ in range(5):
                 await link.learned()
         assert backend.asked == ["models", "limit", "limit", "limit"]
-        assert told == [([MODELS[0].id], None), ([], None)]
+        assert told == [([MODELS[0].id], None, False), ([], None, True)]
 
 
 async def test_a_fault_in_what_is_told_ends_nothing() -> None:
@@ -106,7 +106,7 @@ async def test_a_fault_in_what_is_told_ends_nothing() -> None:
     backend = Slow()
     backend.gate.set()
     async with link_to(backend, []) as link:
-        link.tell = lambda loaded, limit: 1 / 0  # type: ignore[assignment]
+        link.tell = lambda loaded, limit, asked: 1 / 0  # type: ignore[assignment]
         with anyio.fail_after(5):
             await link.learned()
         assert await link() is backend
@@ -151,7 +151,7 @@ async def test_the_operator_s_limit_goes_before_localai_s(
         {"INFERENCE_MCP_MAX_RESIDENT_MODELS": setting, "INFERENCE_MCP_SHARE": "off"}
     )
     async with running(world) as url, open_app(settings, url) as app:
-        assert app.tools.memory().source == ("none" if setting == "auto" else "setting")
+        assert app.tools.memory().source == ("unknown" if setting == "auto" else "setting")
         with anyio.fail_after(10):
             await app.learned()
         facts = app.tools.memory()
