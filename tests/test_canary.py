@@ -40,6 +40,7 @@ MAY_RETURN: Mapping[str, frozenset[str]] = {
     "own model": frozenset({"model"}),  # likewise a misspelled model
     "picture": frozenset({"prompt", "negative"}),  # a PNG's own text chunks hold its prompts
     "own id": frozenset({"rpcid"}),  # an answer bears its call's id
+    "own uri": frozenset({"resource"}),  # "not found" bears the URI that was asked for
     "own token": frozenset({"token"}),  # progress bears the token that its call asked for
     "nothing": frozenset(),
 }
@@ -291,8 +292,8 @@ async def test_what_a_caller_does_wrong_tells_nothing(
         await host.call("cancel_job", job_id=word("jobid"))
         await host.ask("tools/call", {"name": word("tool"), "arguments": {}})
         await host.ask("tools/call", {"name": {"a": text("tool")}, "arguments": text("argvalue")})
-        await host.ask("resources/read", {"uri": f"inference://{word('resource')}"})
-        await host.ask("resources/read", {"uri": text("resource")})
+        await host.ask("resources/read", {"uri": f"inference://{word('resource')}"}, "own uri")
+        await host.ask("resources/read", {"uri": text("resource")}, "own uri")
         await host.ask("resources/list", {"cursor": text("cursor")})
         reference = {"type": "ref/resource", "uri": text("completion")}
         argument = {"name": text("completion"), "value": text("completion")}

@@ -34,6 +34,7 @@ posix_only = pytest.mark.skipif(sys.platform == "win32", reason="no process is s
 
 TELLS_TIME = {
     "demo": "the name of a folder for people",
+    "hosts.telling": "the name of a backup",
     "logs.lines": "the timestamps of lines",
     "jobs": "the timestamps of events and jobs",
     "pictures.store": "ids and facts of pictures",
