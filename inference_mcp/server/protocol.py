@@ -24,6 +24,7 @@ from inference_mcp.logs import log
 from inference_mcp.requests import RequestType
 from inference_mcp.server.assembly import App
 from inference_mcp.server.sessions import stands_alone
+from inference_mcp.surface.listing import APPS
 from inference_mcp.surface.resources import UnknownResourceError
 from inference_mcp.surface.tools import TOOL_NAMES, list_tools
 
@@ -64,6 +65,7 @@ def build_server(app: App) -> Server[App]:
         # No parameter is declared for a header; without this each call over HTTP lists all tools.
         get_tool_input_schema=lambda name: None,
     )
+    server.extensions[APPS] = {}
     server.middleware += [_hide_faults, _hear_notifications]
     return server
 

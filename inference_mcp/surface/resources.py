@@ -2,7 +2,8 @@
 
 ``inference://images/{id}`` is a whole picture; the listing shows the newest ones first, a
 page at a time. ``inference://queue``, ``metrics``, ``errors`` and ``models`` hold what the
-status tools answer, as JSON.
+status tools answer, as JSON. What only the page of the queue reads is not listed: the page
+itself, ``inference://activity`` and ``inference://thumbs/{id}``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from mcp_types import (
 from inference_mcp.errors import InferenceError
 from inference_mcp.pictures.ids import id_of, is_id
 from inference_mcp.pictures.store import PictureStore
+from inference_mcp.surface.listing import PAGE_URI
 from inference_mcp.surface.tools import Tools
+from inference_mcp.view import View, load_page
 
 __all__ = ["Resources", "UnknownResourceError"]
 
@@ -42,6 +45,21 @@ _STATUS = {
 }
 
 
+_ACTIVITY = "inference://activity"
+_THUMBS = "inference://thumbs/"
+
+_APP_MIME = "text/html;profile=mcp-app"
+"""The one type of page that hosts show (MCP Apps, 2026-01-26)."""
+
+_ALLOWED: dict[str, list[str]] = {
+    "connectDomains": [],
+    "resourceDomains": [],
+    "frameDomains": [],
+    "baseUriDomains": [],
+}
+"""The page needs no address at all; ``_meta.ui.csp`` says so to a host."""
+
+
 class UnknownResourceError(Exception):
     """No resource has this URI; ``str()`` says what to do instead."""
 
@@ -52,6 +70,7 @@ class Resources:
     def __init__(self, tools: Tools, store: PictureStore) -> None:
         self._tools = tools
         self._store = store
+        self._view = View(tools.jobs, tools.metrics, store)
 
     async def list(self, cursor: str | None) -> ListResourcesResult:
         """One page: the status resources first, then the pictures, the newest first.
@@ -110,7 +129,13 @@ class Resources:
         picture_id = id_of(uri)
         if picture_id is not None:
             return await self._read_picture(uri, picture_id)
+        if uri == PAGE_URI:
+            return _page()
+        if uri.startswith(_THUMBS) and is_id(uri.removeprefix(_THUMBS)):
+            return await self._read_thumb(uri, uri.removeprefix(_THUMBS))
         name = uri.removeprefix("inference://")
+        if uri == _ACTIVITY:
+            return _json(uri, await self._view.activity())
         if not uri.startswith("inference://") or name not in _STATUS:
             raise UnknownResourceError(
                 "No resource has that URI. resources/list names those there are."
@@ -119,10 +144,7 @@ class Resources:
             body = await self._status(name)
         except InferenceError as error:
             raise UnknownResourceError(f"{error.what} {error.next_step}".strip()) from None
-        text = json.dumps(body, ensure_ascii=False)
-        return ReadResourceResult(
-            contents=[TextResourceContents(uri=uri, mime_type="application/json", text=text)]
-        )
+        return _json(uri, body)
 
     async def complete(self, argument: str, value: str) -> CompleteResult:
         """Picture ids for ``id`` (the newest first), model names for ``model``."""
@@ -155,6 +177,16 @@ class Resources:
             contents=[BlobResourceContents(uri=uri, mime_type="image/png", blob=blob)]
         )
 
+    async def _read_thumb(self, uri: str, picture_id: str) -> ReadResourceResult:
+        try:
+            found = await self._view.thumb(picture_id)
+        except InferenceError as error:
+            raise UnknownResourceError(f"{error.what} {error.next_step}".strip()) from None
+        blob = base64.b64encode(found.data).decode("ascii")
+        return ReadResourceResult(
+            contents=[BlobResourceContents(uri=uri, mime_type=found.mime, blob=blob)]
+        )
+
     async def _status(self, name: str) -> dict[str, Any]:
         match name:
             case "queue":
@@ -165,3 +197,18 @@ class Resources:
                 return self._tools.errors_body(100)
         found = await (await self._tools.backend()).list_models()
         return await self._tools.models_body(found, None)
+
+
+def _json(uri: str, body: dict[str, Any]) -> ReadResourceResult:
+    text = json.dumps(body, ensure_ascii=False)
+    return ReadResourceResult(
+        contents=[TextResourceContents(uri=uri, mime_type="application/json", text=text)]
+    )
+
+
+def _page() -> ReadResourceResult:
+    """The queue's page, as a host shows it."""
+    content = TextResourceContents(
+        uri=PAGE_URI, mime_type=_APP_MIME, text=load_page().framed, _meta={"ui": {"csp": _ALLOWED}}
+    )
+    return ReadResourceResult(contents=[content])
