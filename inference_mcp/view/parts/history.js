@@ -8,8 +8,9 @@ const MOST_MOMENTS = 8;
 class History {
   runs = [];
   moments = [];
+  /** Whether a run has ended; whoever has looked at what became of it clears this. */
+  ended = false;
   #phases = null;
-  #looked = 0;
 
   /** Take in one answer of `get_queue_status`. */
   look(queue, now) {
@@ -35,7 +36,6 @@ class History {
       this.runs.push({ id, ...factsOf(each), start: began(each, now), end: null, state: "" });
     }
     this.#models(queue.slots, now);
-    this.#looked = now;
     this.runs = this.runs.filter((run) => now - (run.end ?? now) < KEPT_MS).slice(-MOST_RUNS);
   }
 
@@ -51,6 +51,7 @@ class History {
   }
 
   #close(run, end, state) {
+    this.ended = true;
     Object.assign(run, { end: Math.max(run.start, end), state });
     if (state === "preempted") this.#moment(end, `${run.type} on`, run.model, "made room for a better one");
     if (state === "retrying") this.#moment(end, `${run.type} on`, run.model, "failed and is tried again");

@@ -1,7 +1,8 @@
 // Looks at the queue while somebody looks at this page, and says so when it cannot.
 
 const EVERY_MS = 2000;
-const SLOW_EVERY = 5;
+const AROUND_MS = 10_000;
+const SOON_MS = 4000;
 const LONGEST_MS = 30_000;
 const QUIET_MS = 10_000;
 
@@ -12,7 +13,7 @@ const source = framed ? new HostSource(heard) : new ServerSource();
 
 let queue = null;
 let pictures = [];
-let rounds = 0;
+let around = 0;
 let failures = 0;
 let timer = 0;
 let busy = false;
@@ -64,7 +65,11 @@ async function look() {
     connected = true;
   }
   show(await source.call("get_queue_status", {}));
-  if (rounds++ % SLOW_EVERY === 0) await lookAround();
+  const since = Date.now() - around;
+  if (since < (history_.ended ? SOON_MS : AROUND_MS)) return;
+  history_.ended = false;
+  await lookAround();
+  around = Date.now();
 }
 
 /** What changes slowly. One that fails leaves the others alone, unless nobody answers. */
@@ -106,7 +111,7 @@ async function cancel(jobId) {
   } catch (error) {
     announce(plain(error.message, 300), true);
   }
-  rounds = 0;
+  around = 0;
   again(0);
 }
 
@@ -129,7 +134,7 @@ async function round() {
 
 function failed(error) {
   failures += 1;
-  rounds = 0;
+  around = 0;
   const wait = Math.min(LONGEST_MS, EVERY_MS * 2 ** Math.min(6, failures - 1));
   const closed = error instanceof Gone && error.closed;
   const text = error instanceof Gone ? error.message : plain(error.message, 300);
