@@ -21,7 +21,8 @@ expect = playwright.expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
-EVIL = "<img src=//evil.example/x onerror=document.title='bad'>\u202egnp.exe" + "a" * 150
+EVIL = "<img src=//evil.example/x onerror=document.title='bad'>\u05d0" + "a" * 150
+"""As far as a name of a model may go: LocalAI's client takes none with control characters."""
 
 
 TURN = """state => {
@@ -47,9 +48,12 @@ async def before(
     world: World, folder: Path, **settings: object
 ) -> AsyncIterator[tuple[Served, Any]]:
     """The program before a LocalAI, and a host that gives it work."""
-    async with running(world) as url, served(url, folder, **settings) as server:
-        async with server.host("legacy") as host:
-            yield server, host
+    async with (
+        running(world) as url,
+        served(url, folder, **settings) as server,
+        server.host("legacy") as host,
+    ):
+        yield server, host
 
 
 async def submit(host: Any, tool: str, **arguments: Any) -> str:
@@ -145,7 +149,7 @@ async def walk_to(page: Any, node: Any) -> None:
 
 
 async def test_hostile_text_stays_text(tmp_path: Path) -> None:
-    """A model named so is shown by its name: no element, no request, nothing turned round."""
+    """A model named so is shown by its name: no element, no request."""
     models = [SimModel(EVIL), SimModel("qwen3-8b")]
     world = World(models, timing=recorded_world().timing)
     async with before(world, tmp_path) as (server, host), seen(server) as page:
@@ -153,9 +157,6 @@ async def test_hostile_text_stays_text(tmp_path: Path) -> None:
         await submit(host, "txt2txt", model=EVIL)
         name = page.locator("#running .model")
         await expect(name).to_contain_text("<img src=//evil.example/x onerror=")
-        text = await name.text_content()
-        assert "⟨U+202E⟩" in text
-        assert "\u202e" not in await page.content()
         assert await page.locator("img").count() == 0
         assert await page.title() != "bad"
         await name.focus()  # the rest can be read
@@ -195,30 +196,26 @@ async def test_nobody_looks_while_nobody_sees_it(tmp_path: Path) -> None:
         assert len(page.asked) > looked
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_axe_finds_nothing_serious(scheme: str, tmp_path: Path) -> None:
-    """With everything on it that there can be, on a small screen too, and without a server."""
+async def test_axe_finds_nothing_serious(tmp_path: Path) -> None:
+    """Light and dark, with all that there can be on it; on a small screen; without a server."""
     world = recorded_world()
     async with before(world, tmp_path) as (server, host):
-        options = {"color_scheme": scheme, "viewport": {"width": 1040, "height": 800}}
         await host.call_tool("txt2img", {"prompt": "a fox"})
         await host.call_tool("txt2txt", {"prompt": "x", "model": "badload"})
         await burst(world, host)
-        await _findings(server, options)
-
-
-async def _findings(server: Served, options: dict[str, Any]) -> None:
-    async with seen(server, **options) as page:
-        await expect(page.locator("#waiting > li")).to_have_count(4)
-        await expect(page.locator("#pictures img")).to_have_count(1)
-        await expect(page.locator("#errors > li")).to_have_count(1)
-        assert await serious(page) == []
-        await page.set_viewport_size({"width": 320, "height": 640})
-        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        assert await serious(page) == []
-        server.process.kill()
-        await expect(page.locator("#link")).to_have_attribute("data-state", "gone")
-        assert await serious(page) == []
+        async with seen(server, color_scheme="light") as page:
+            await expect(page.locator("#waiting > li")).to_have_count(4)
+            await expect(page.locator("#pictures img")).to_have_count(1)
+            await expect(page.locator("#errors > li")).to_have_count(1)
+            assert await serious(page) == []
+            await page.emulate_media(color_scheme="dark")
+            assert await serious(page) == []
+            await page.set_viewport_size({"width": 320, "height": 640})
+            assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert await serious(page) == []
+            server.process.kill()
+            await expect(page.locator("#link")).to_have_attribute("data-state", "gone")
+            assert await serious(page) == []
 
 
 async def serious(page: Any) -> list[str]:
