@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         settings = load_settings()
-        port = _port(options.port) if options.command in ("serve", "config") else 0
+        port = _port(options.port) if options.command in ("serve", "config", "dashboard") else 0
     except SettingsError as error:
         _say(str(error))
         return BAD_SETTINGS
@@ -95,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(partial(run_doctor, settings, as_json=options.json, probe=options.probe))
     if options.command == "serve" and options.print_token:
         return _print_token(new=options.new_token)
+    if options.command == "dashboard":
+        return _dashboard(port, print_url=options.print_url)
     logs.configure(settings.log_level, settings.log_file)
     sys.setswitchinterval(SWITCH_S)
     if options.command == "serve":
@@ -139,10 +141,16 @@ def _serve(settings: Settings, options: argparse.Namespace, port: int) -> int:
     except StartError as error:
         _say(str(error))
         return CANNOT_START
-    ready = partial(_say, _SERVING.format(url=doors.url, file=doors.token_file))
+    ready = partial(
+        _say, _SERVING.format(url=doors.url, file=doors.token_file, port=_other(doors.port))
+    )
     with contextlib.suppress(KeyboardInterrupt):
         anyio.run(partial(serve_http, settings, doors, simulate=options.simulate, ready=ready))
     return 0
+
+
+def _other(port: int) -> str:
+    return f" --port {port}" if port != 8765 else ""
 
 
 _SERVING = """\
@@ -150,7 +158,8 @@ serving MCP at {url}/mcp
   Each request must bear the header "Authorization: Bearer TOKEN".
   The token is in {file}
   To see it: inference-mcp serve --print-token
-  Monitoring, with the same header: {url}/health, /queue-status, /metrics"""
+  Monitoring, with the same header: {url}/health, /queue-status, /metrics
+  The queue in your browser: inference-mcp dashboard{port}"""
 
 
 def _print_token(*, new: bool) -> int:
@@ -165,6 +174,20 @@ def _print_token(*, new: bool) -> int:
     if new:
         _say("A server that runs keeps to the old token until it is started again.")
     print(token)  # noqa: T201
+    return 0
+
+
+def _dashboard(port: int, *, print_url: bool) -> int:
+    """Open the page of the server that runs; an address goes to stdout, for a shell to take."""
+    from inference_mcp.web.opening import open_dashboard
+
+    try:
+        url = open_dashboard(port, print_url=print_url, say=_say)
+    except StartError as error:
+        _say(str(error))
+        return CANNOT_START
+    if url is not None:
+        print(url)  # noqa: T201
     return 0
 
 
@@ -223,6 +246,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--simulate", action="store_true", default=argparse.SUPPRESS, help=_SIMULATE)
     _add_config(commands)
+    dashboard = commands.add_parser(
+        "dashboard", help="see the queue of the server that runs, in your browser"
+    )
+    dashboard.add_argument("--port", default="8765", help="the server's (8765)")
+    dashboard.add_argument(
+        "--print-url", action="store_true", help="print the address instead; it works once"
+    )
     return parser
 
 

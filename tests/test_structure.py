@@ -34,11 +34,12 @@ ROOMS: Mapping[str, set[str]] = {
     "localai": {"base64s", *CONTRACTS},
     "job": {*CONTRACTS, "pictures", "scheduling"},
     "jobs": {*CONTRACTS, "job", "observe", "pictures", "scheduling", "schemas"},
+    "view": {"job", "jobs", "observe", "pictures"},
     "surface": {*CONTRACTS, "base64s", "job", "jobs", "observe", "pictures"}
-    | {"scheduling", "schemas"},
+    | {"scheduling", "schemas", "view"},
     "server": {*CONTRACTS, "jobs", "localai", "logs", "observe", "pictures", "scheduling"}
     | {"settings", "sharing", "simulator", "surface", "telemetry"},
-    "web": {"errors", "logs", "server", "settings", "telemetry"},
+    "web": {"errors", "logs", "pictures", "server", "settings", "telemetry", "view"},
     "simulator": set(),
     "chart": {"requests"},
     "burst": {"chart", "requests", "simulator"},

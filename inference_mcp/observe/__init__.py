@@ -11,6 +11,7 @@ logging or HTTP, and nothing here holds a prompt, a path, a picture or a key.
     ``figures``     counts, means and percentiles of a number of requests
     ``samples``     the last failures
     ``lately``      the last minutes, for health
+    ``series``      the last hour in steps, for charts
 
 Definitions, each in force wherever the figure appears:
 

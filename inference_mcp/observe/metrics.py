@@ -35,6 +35,7 @@ from inference_mcp.observe.figures import (
 from inference_mcp.observe.history import History
 from inference_mcp.observe.lately import LATELY_S, Lately, Load, look_back
 from inference_mcp.observe.samples import Errors
+from inference_mcp.observe.series import SERIES_S, series_of
 
 __all__ = ["MAX_FRESH", "MAX_MODELS", "OTHER_MODELS", "Metrics"]
 
@@ -123,6 +124,13 @@ class Metrics:
             samples = list(failures)
         loads = [load for load in tuple(self._loads) if load[0] >= since_s]
         return look_back(records, samples, loads, now_s, window_s)
+
+    def series(self, now_s: float) -> dict[str, Any]:
+        """The last hour in steps, of the records that are kept one by one."""
+        with self._lock:
+            self._digest()
+            records = list(self._history.newest(now_s - SERIES_S))
+        return series_of(records, now_s)
 
     def statistics(self) -> dict[str, int]:
         """How much is held."""

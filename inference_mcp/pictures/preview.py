@@ -48,11 +48,12 @@ async def make_preview(
     *,
     mode: Literal["thumb", "full"],
     max_chars: int,
+    side_px: int = _THUMB_SIDE_PX,
     decoder: anyio.CapacityLimiter | None = None,
 ) -> Preview:
     """Make the preview whose base64 has at most ``max_chars`` characters.
 
-    ``thumb``: at most 768 px a side. ``full``: the very bytes if they fit, else all pixels as
+    ``thumb``: at most ``side_px`` a side. ``full``: the very bytes if they fit, else all pixels as
     JPEG, else fewer. ``decoder`` is the store's.
 
     Raises:
@@ -61,11 +62,11 @@ async def make_preview(
     """
     if max_chars < MIN_PREVIEW_CHARS:
         raise ValueError(f"{max_chars} characters hold no picture")
-    work = functools.partial(_make, png, mode, max_chars // 4 * 3)
+    work = functools.partial(_make, png, mode, max_chars // 4 * 3, side_px)
     return await in_thread(work, limiter=decoder)
 
 
-def _make(png: bytes, mode: Literal["thumb", "full"], limit_bytes: int) -> Preview:
+def _make(png: bytes, mode: Literal["thumb", "full"], limit_bytes: int, side_px: int) -> Preview:
     try:
         picture = examine(png)
         full_size = picture.size
@@ -79,7 +80,7 @@ def _make(png: bytes, mode: Literal["thumb", "full"], limit_bytes: int) -> Previ
         ) from error
     if plain.mode == "RGBA" and plain.getchannel("A").getextrema() == (255, 255):
         plain = plain.convert("RGB")
-    small = scaled_within(plain, _THUMB_SIDE_PX if mode == "thumb" else _HOST_SIDE_PX)
+    small = scaled_within(plain, side_px if mode == "thumb" else _HOST_SIDE_PX)
     encoded: Encoded = fit(
         small,
         limit_bytes,

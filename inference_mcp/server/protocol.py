@@ -28,6 +28,7 @@ from inference_mcp.server.icon import ICONS
 from inference_mcp.server.loglines import RequestLines
 from inference_mcp.server.sessions import stands_alone
 from inference_mcp.surface.completing import UnknownReferenceError
+from inference_mcp.surface.listing import APPS
 from inference_mcp.surface.prompts import PromptError, get_prompt, list_prompts
 from inference_mcp.surface.resources import UnknownResourceError
 from inference_mcp.surface.tools import TOOL_NAMES, list_tools
@@ -93,6 +94,7 @@ def build_server(app: App) -> Server[App]:
     )
     # The constructor would warn that the newest era has it no more; the others do.
     server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, _set_level)
+    server.extensions[APPS] = {}
     server.middleware += [_hide_faults, _hear_notifications]
     return server
 

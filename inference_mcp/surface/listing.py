@@ -14,7 +14,13 @@ from mcp_types import Tool, ToolAnnotations
 
 from inference_mcp.surface import arguments as args
 
-__all__ = ["TOOL_NAMES", "list_tools"]
+__all__ = ["APPS", "PAGE_URI", "TOOL_NAMES", "list_tools"]
+
+APPS = "io.modelcontextprotocol/ui"
+"""The protocol's extension for pages inside a host: MCP Apps."""
+
+PAGE_URI = "ui://inference-mcp/queue"
+"""The page on which a host shows the queue."""
 
 _PICTURE_HOW = (
     "Name a picture by absolute path, by the id or URI of an earlier one, or as a data: URI; "
@@ -35,6 +41,7 @@ class _Spec:
     reads_only: bool = True
     destructive: bool = False
     idempotent: bool = False
+    page: str | None = None
 
 
 def _fields(**types: str) -> dict[str, Any]:
@@ -125,6 +132,7 @@ _SPECS = (
             timestamp="string",
         ),
         idempotent=True,
+        page=PAGE_URI,
     ),
     _Spec(
         "get_request_metrics",
@@ -208,6 +216,7 @@ def _tools() -> tuple[Tool, ...]:
                 idempotent_hint=spec.idempotent,
                 open_world_hint=False,
             ),
+            _meta={"ui": {"resourceUri": spec.page}} if spec.page else None,
         )
         for spec in _SPECS
     )

@@ -6,7 +6,8 @@ page at a time, and after the last of them the models. ``inference://models/{mod
 what the status tools answer, as JSON.
 
 A listing waits for no LocalAI: it shows the models that were last heard of. Of these and of
-new pictures ``server.changes`` tells the hosts.
+new pictures ``server.changes`` tells the hosts. What only the queue's page reads (``page``) is
+not listed.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ from inference_mcp.errors import InferenceError
 from inference_mcp.pictures.decoding import in_thread
 from inference_mcp.pictures.ids import id_of, is_id
 from inference_mcp.pictures.store import PictureStore, StoredEntry
+from inference_mcp.surface.page import read_for_page
 from inference_mcp.surface.status import iso
 from inference_mcp.surface.tools import Tools
+from inference_mcp.view import View
 
 __all__ = ["Resources", "UnknownResourceError"]
 
@@ -71,6 +74,7 @@ class Resources:
         self._tools = tools
         self._store = store
         self._known = known
+        self._view = View(tools.jobs, tools.metrics, store)
 
     async def list(self, cursor: str | None) -> ListResourcesResult:
         """One page: the status resources first, then the pictures, the newest first.
@@ -119,28 +123,28 @@ class Resources:
         Raises:
             UnknownResourceError: nothing has this URI.
         """
+        try:
+            found = await self._found(uri)
+        except InferenceError as error:
+            raise UnknownResourceError(f"{error.what} {error.next_step}".strip()) from None
+        if isinstance(found, dict):
+            text = json.dumps(found, ensure_ascii=False)
+            found = TextResourceContents(uri=uri, mime_type="application/json", text=text)
+        return ReadResourceResult(contents=[found])
+
+    async def _found(
+        self, uri: str
+    ) -> TextResourceContents | BlobResourceContents | dict[str, Any]:
         picture_id = id_of(uri)
         if picture_id is not None:
             return await self._read_picture(uri, picture_id)
-        try:
-            body = await self._body(uri)
-        except InferenceError as error:
-            raise UnknownResourceError(f"{error.what} {error.next_step}".strip()) from None
-        text = json.dumps(body, ensure_ascii=False)
-        return ReadResourceResult(
-            contents=[TextResourceContents(uri=uri, mime_type="application/json", text=text)]
-        )
+        return await read_for_page(uri, self._view) or await self._body(uri)
 
-    async def _read_picture(self, uri: str, picture_id: str) -> ReadResourceResult:
-        try:
-            async with self._store.showing:  # the file in memory, and what is made of it
-                data = await self._store.read(picture_id)
-                blob = await in_thread(partial(encode_base64, data), limiter=self._store.decoder)
-        except InferenceError as error:
-            raise UnknownResourceError(f"{error.what} {error.next_step}".strip()) from None
-        return ReadResourceResult(
-            contents=[BlobResourceContents(uri=uri, mime_type="image/png", blob=blob)]
-        )
+    async def _read_picture(self, uri: str, picture_id: str) -> BlobResourceContents:
+        async with self._store.showing:  # the file in memory, and what is made of it
+            data = await self._store.read(picture_id)
+            blob = await in_thread(partial(encode_base64, data), limiter=self._store.decoder)
+        return BlobResourceContents(uri=uri, mime_type="image/png", blob=blob)
 
     async def _body(self, uri: str) -> dict[str, Any]:
         match uri.removeprefix("inference://"):

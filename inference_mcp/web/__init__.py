@@ -3,6 +3,8 @@
     serving     one process for all its hosts: its start, and its end in time
     site        the paths: MCP's, and what monitoring reads
     crowding    the sessions of hosts: where there are too many, the longest idle gives way
+    dashboard   the queue as a page for a browser; ``passes``: how that gets in
+    opening     ``inference-mcp dashboard``, which lets it in
     gate        who may come in: Host, Origin and token, before anything else
     tokens      the token's file
     listener    the loopback sockets, and uvicorn on them

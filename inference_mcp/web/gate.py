@@ -1,17 +1,17 @@
 """Who may come in: asked of each request, whatever its path, before anything else sees it.
 
 Host and Origin first, so that a web page learns nothing of the token's being right or wrong;
-then the token. A Host's port is free, for a tunnel may change it: what must not be is another
-name, with which a page elsewhere would be let in by the browser. A request's
-connection hears that it was let in. Above is ``site``; beside are ``connections``; below is
-nothing but the ASGI application that is guarded.
+then the token, or what stands for it on some paths (``dashboard``). A Host's port is free, for
+a tunnel may change it: what must not be is another name, with which a page elsewhere would be
+let in by the browser. A request's connection hears that it was let in. Above is ``site``; beside
+are ``connections``; below is nothing but the ASGI application that is guarded.
 """
 
 from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -29,13 +29,16 @@ _ORIGIN = re.compile(rb"https?://" + _HERE, re.IGNORECASE)
 class Gate:
     """Lets those in who come from this machine and bear the token."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
+    def __init__(
+        self, app: ASGIApp, token: str, lets_in: Callable[[Scope], bool] = lambda scope: False
+    ) -> None:
         self._app = app
         self._token = token.encode()
+        self._lets_in = lets_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or pass on one request."""
-        refusal = self._refusal(scope["headers"])
+        refusal = self._refusal(scope, scope["headers"])
         if refusal is None:
             scope.get("state", {}).get(ADMITTED, _nothing)()
             await self._app(scope, receive, send)
@@ -43,7 +46,7 @@ class Gate:
         log("debug", "http.refused", status=refusal.status_code)
         await refusal(scope, receive, send)
 
-    def _refusal(self, headers: Iterable[tuple[bytes, bytes]]) -> JSONResponse | None:
+    def _refusal(self, scope: Scope, headers: Iterable[tuple[bytes, bytes]]) -> JSONResponse | None:
         """What to answer instead, if anything."""
         named: dict[bytes, list[bytes]] = {}
         for name, value in headers:
@@ -54,6 +57,8 @@ class Gate:
         if not all(_ORIGIN.fullmatch(each) for each in origins):  # no browser sends none
             return _refused(403, "Pages of other origins may not use this server.")
         given = named.get(b"authorization", [])
+        if not given and self._lets_in(scope):
+            return None
         if len(given) != 1 or not self._is_token(given[0]):
             text = "This needs the header Authorization: Bearer, with the token of this server."
             return _refused(401, text, {"WWW-Authenticate": "Bearer"})

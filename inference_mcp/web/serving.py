@@ -47,9 +47,15 @@ class Doors:
     token_file: Path
 
     @property
+    def port(self) -> int:
+        """The one port of all sockets."""
+        number: int = self.sockets[0].getsockname()[1]
+        return number
+
+    @property
     def url(self) -> str:
         """The server's URL, without a path."""
-        return f"http://127.0.0.1:{self.sockets[0].getsockname()[1]}"
+        return f"http://127.0.0.1:{self.port}"
 
 
 def open_doors(port: int, *, new_token: bool = False) -> Doors:

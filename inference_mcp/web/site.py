@@ -1,8 +1,9 @@
-"""The paths of the HTTP server: ``/mcp`` for hosts, three more for a person's monitoring.
+"""The paths of the HTTP server: ``/mcp`` for hosts, the others for a person.
 
     /mcp            the SDK's streamable HTTP
     /health         ``get_health``: 200 while LocalAI can be used, else 503
     /queue-status   ``get_queue_status``
+    /dashboard      the queue as a page: see ``dashboard``
     /metrics        OpenTelemetry's metrics as Prometheus reads them; 501 where they cannot be had
 
 All of them lie behind the gate. Above is ``serving``; below are ``App`` and the SDK.
@@ -11,6 +12,7 @@ All of them lie behind the gate. Above is ``serving``; below are ``App`` and the
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -27,7 +29,9 @@ from inference_mcp.errors import place
 from inference_mcp.logs import log
 from inference_mcp.server.assembly import App
 from inference_mcp.telemetry import why_not_scraped
+from inference_mcp.web.dashboard import Dashboard
 from inference_mcp.web.gate import Gate
+from inference_mcp.web.passes import Passes
 
 __all__ = ["OpenCalls", "build_site"]
 
@@ -78,6 +82,7 @@ def _whole(receive: Receive) -> Receive:
 
 def build_site(app: App, mcp: ASGIApp, token: str) -> ASGIApp:
     """The whole application; ``mcp`` is the endpoint for hosts."""
+    dashboard = Dashboard(app, Passes(token, time.monotonic, time.time))
     site = Starlette(
         routes=[
             Route("/mcp", mcp),
@@ -85,10 +90,11 @@ def build_site(app: App, mcp: ASGIApp, token: str) -> ASGIApp:
             Route("/health", partial(_health, app)),
             Route("/queue-status", partial(_queue_status, app)),
             Route("/metrics", partial(_metrics, app)),
+            *dashboard.routes(),
         ],
         exception_handlers={HTTPException: _refused},
     )
-    return Gate(_without_faults(site), token)
+    return Gate(_without_faults(site), token, dashboard.lets_in)
 
 
 async def _health(app: App, request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,7 +16,9 @@ GOOD = {"host": "127.0.0.1:8765", "authorization": f"Bearer {TOKEN}"}
 Headers = list[tuple[str, str]]
 
 
-async def ask(headers: Headers) -> tuple[int, dict[str, str], Any]:
+async def ask(
+    headers: Headers, lets_in: Callable[[Scope], bool] = lambda scope: False
+) -> tuple[int, dict[str, str], Any]:
     """The answer: status, headers, body; 200 is that of what lies behind."""
     sent: list[Message] = []
 
@@ -31,7 +34,7 @@ async def ask(headers: Headers) -> tuple[int, dict[str, str], Any]:
 
     raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
     scope = {"type": "http", "method": "POST", "path": "/x", "headers": raw}
-    await Gate(behind, TOKEN)(scope, receive, send)
+    await Gate(behind, TOKEN, lets_in)(scope, receive, send)
     start, body = sent
     named = {name.decode(): value.decode() for name, value in start["headers"]}
     return start["status"], named, json.loads(body["body"])
@@ -147,3 +150,19 @@ async def test_the_scheme_s_case_is_free(scheme: str) -> None:
 async def test_two_tokens_are_none() -> None:
     """Which of them counts would be anybody's guess."""
     assert (await ask([*changed(), ("authorization", f"Bearer {TOKEN}")]))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        (changed(authorization=None), 200),
+        (changed(authorization="Bearer x"), 401),
+        (changed(authorization=None, host="evil.example"), 421),
+        (changed(authorization=None, origin="https://evil.example"), 403),
+    ],
+)
+async def test_what_stands_for_the_token_stands_for_nothing_else(
+    headers: Headers, status: int
+) -> None:
+    """Host and Origin are looked at all the same, and a wrong token stays wrong."""
+    assert (await ask(headers, lets_in=lambda scope: True))[0] == status
