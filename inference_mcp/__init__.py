@@ -3,10 +3,11 @@
 This package is a program first. The rooms, from the bottom up, and what each may know of
 the others are told in their own docstrings; imports go down only:
 
-    errors → requests → backend, scheduling, pictures, observe → localai, jobs → surface
-    → server → cli, demo, doctor
+    errors → requests → backend, scheduling, pictures, observe → localai, jobs → view → surface
+    → server → web → cli, demo, doctor
 
-``simulator`` stands beside them all: a LocalAI stand-in that the serving path never needs.
+``simulator`` stands beside them all: a LocalAI stand-in that the serving path never needs; so
+does ``hosts``, which knows how each host is told to start this program.
 """
 
 from importlib.metadata import PackageNotFoundError, version
