@@ -39,6 +39,7 @@ TELLS_TIME = {
     "jobs": "the timestamps of events and jobs",
     "pictures.store": "ids and facts of pictures",
     "server.assembly": "the timestamps of the status tools",
+    "web.site": "until when a cookie opens the page, whichever process runs then",
 }
 """Who may look at the time of day, and for what."""
 
@@ -52,7 +53,7 @@ META = "inference-mcp/job"
 
 
 def test_the_time_of_day_is_asked_for_only_to_be_told() -> None:
-    """Only where a timestamp is made."""
+    """Only where a timestamp is made, or one of another process is read."""
     root = Path(inference_mcp.__file__).parent
     asking = set()
     for file in root.rglob("*.py"):

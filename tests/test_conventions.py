@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,14 @@ from mcp.shared.exceptions import MCPDeprecationWarning, MCPError
 from mcp.shared.subscriptions import ResourcesListChanged
 
 from inference_mcp.server.icon import ICONS
-from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import SimModel, World
 from inference_mcp.surface.prompts import PROMPTS
 from tests.assembled import facts, texts
 from tests.processes import host, raw_host
-from tests.simulator.serving import recorded_world
 from tests.web.served import served, until
 
 ERAS = ["legacy", "2026-07-28"]
 OLD, NEW = ERAS
-
-
-@pytest.fixture
-def world() -> World:
-    """The models of the recordings, without delays."""
-    return recorded_world()
-
-
-@pytest.fixture
-async def url(world: World) -> AsyncIterator[str]:
-    """Where that world is served."""
-    async with running(world) as url:
-        yield url
 
 
 class Heard:

@@ -372,12 +372,6 @@ ASKING = Habits(name="asks for progress", limit_s=None, asks=True)
 
 
 @pytest.fixture
-def world() -> World:
-    """The models of the recordings, without delays."""
-    return recorded_world()
-
-
-@pytest.fixture
 async def host(world: World, tmp_path: Path) -> AsyncIterator[Host]:
     """A host that wants progress, with a server of its own."""
     async with running(world) as url, started(ASKING, url, tmp_path) as host:

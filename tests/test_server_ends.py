@@ -6,18 +6,15 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import World
 from tests.localai.scripted import Exchange, scripted
 from tests.processes import COMMAND, Raw, environment, raw_host
-from tests.simulator.serving import recorded_world
 
 CHAT, IMAGE = "qwen3-8b", "flux-dev"
 ENDS = [
@@ -27,19 +24,6 @@ ENDS = [
         marks=pytest.mark.skipif(sys.platform == "win32", reason="Windows knows no such signals"),
     ),
 ]
-
-
-@pytest.fixture
-def world() -> World:
-    """The models of the recordings, without delays."""
-    return recorded_world()
-
-
-@pytest.fixture
-async def url(world: World) -> AsyncIterator[str]:
-    """Where that world is served."""
-    async with running(world) as url:
-        yield url
 
 
 def chat(id_: int) -> dict[str, Any]:

@@ -19,26 +19,11 @@ from mcp_types import CallToolRequestParams
 from inference_mcp.logs import bound
 from inference_mcp.server.calls import Calls
 from inference_mcp.simulator.faults import Fault
-from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import World
 from tests.processes import COMMAND, Raw, environment, raw_host
-from tests.simulator.serving import recorded_world
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
 ENDED_S = 1.8
-
-
-@pytest.fixture
-def world() -> World:
-    """The models of the recordings, without delays."""
-    return recorded_world()
-
-
-@pytest.fixture
-async def url(world: World) -> AsyncIterator[str]:
-    """Where that world is served."""
-    async with running(world) as url:
-        yield url
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,22 +15,8 @@ from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import SimModel, World
 from tests.assembled import facts
 from tests.processes import host, raw_host
-from tests.simulator.serving import recorded_world
 
 CHAT, IMAGE = "qwen3-8b", "flux-dev"
-
-
-@pytest.fixture
-def world() -> World:
-    """The models of the recordings, without delays."""
-    return recorded_world()
-
-
-@pytest.fixture
-async def url(world: World) -> AsyncIterator[str]:
-    """Where that world is served."""
-    async with running(world) as url:
-        yield url
 
 
 # --- the queue ------------------------------------------------------------------------------

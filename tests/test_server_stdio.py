@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -31,19 +30,6 @@ from tests.simulator.serving import recorded_world
 
 ERAS = ["legacy", "2026-07-28"]
 CHAT, IMAGE, EDIT, VISION = "qwen3-8b", "flux-dev", "sd15-edit", "llava"
-
-
-@pytest.fixture
-def world() -> World:
-    """The models of the recordings, without delays."""
-    return recorded_world()
-
-
-@pytest.fixture
-async def url(world: World) -> AsyncIterator[str]:
-    """Where that world is served."""
-    async with running(world) as url:
-        yield url
 
 
 def pixels(data: bytes) -> tuple[tuple[int, int], bytes]:

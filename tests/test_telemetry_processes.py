@@ -20,9 +20,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from inference_mcp.simulator.running import running
 from tests.processes import Raw, environment
-from tests.simulator.serving import recorded_world
 
 SECRET = "a red fox"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -43,13 +41,6 @@ class Without:
             raise ModuleNotFoundError(name)
 sys.meta_path.insert(0, Without())
 """
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    """A LocalAI without delays."""
-    async with running(recorded_world()) as url:
-        yield url
 
 
 class Collector(ThreadingHTTPServer):

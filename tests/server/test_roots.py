@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +12,11 @@ import pytest
 from mcp.client.client import Client
 
 from inference_mcp.server.roots import folder_of
-from inference_mcp.simulator.running import running
 from tests.assembled import texts
 from tests.fakes import png
 from tests.processes import host, raw_host
-from tests.simulator.serving import recorded_world
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="paths of POSIX")
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    """A LocalAI."""
-    async with running(recorded_world()) as url:
-        yield url
 
 
 class Offering:

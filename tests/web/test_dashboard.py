@@ -9,29 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
-from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import World
 from inference_mcp.view import load_page
 from inference_mcp.web.passes import COOKIE
-from tests.simulator.serving import recorded_world
 from tests.web.served import Served, served
 
 ASKED = {"X-Inference-MCP": "page"}
-
-
-@pytest.fixture
-def world() -> World:
-    """A LocalAI without delays."""
-    return recorded_world()
-
-
-@pytest.fixture
-async def url(world: World) -> AsyncIterator[str]:
-    """Its address."""
-    async with running(world) as url:
-        yield url
 
 
 async def code_of(server: Served) -> str:

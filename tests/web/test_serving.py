@@ -7,7 +7,6 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ import httpx
 import mcp_types as types
 import pytest
 
-from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import World
 from tests.assembled import facts, texts
 from tests.fakes import png
@@ -35,13 +33,6 @@ def world() -> World:
     world = recorded_world()
     world.models[CHAT] = replace(world.models[CHAT], slots=2)
     return world
-
-
-@pytest.fixture
-async def url(world: World) -> AsyncIterator[str]:
-    """Where that world is served."""
-    async with running(world) as url:
-        yield url
 
 
 async def states(http: httpx.AsyncClient) -> dict[str, str]:

@@ -14,9 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.types import Message, Receive, Scope, Send
 
 from inference_mcp.server.stdio import MAX_LINE_BYTES
-from inference_mcp.simulator.running import running
 from inference_mcp.web.site import OpenCalls
-from tests.simulator.serving import recorded_world
 from tests.web.served import Served, served, started
 
 PROGRAM = """
@@ -31,13 +29,6 @@ sys.exit(main(sys.argv[1:]))
 """
 WITHOUT = [sys.executable, "-c", PROGRAM]
 """The program, where the extra is not installed."""
-
-
-@pytest.fixture
-async def url() -> AsyncIterator[str]:
-    """A LocalAI without delays."""
-    async with running(recorded_world()) as url:
-        yield url
 
 
 async def messages() -> Message:
