@@ -8,6 +8,9 @@ the others are told in their own docstrings; imports go down only:
 
 ``simulator`` stands beside them all: a LocalAI stand-in that the serving path never needs; so
 does ``hosts``, which knows how each host is told to start this program.
+
+Another program may import ``__version__`` and what ``simulator`` itself names, a LocalAI to test
+against. Those keep their meaning from one version to the next; everything else may change.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -203,6 +203,8 @@ def test_the_sdist_holds_what_builds_tests_and_bundles_need(distributions: Path)
     tops = {name.split("/")[0] for name in names}
     files = {"CHANGELOG.md", "LICENSE", "PKG-INFO", "README.md", "SECURITY.md", "icon.png"}
     files |= {
+        ".pre-commit-config.yaml",
+        "CONTRIBUTING.md",
         "claude_desktop_config.example.json",
         "manifest.json",
         "pyproject.toml",

@@ -21,8 +21,8 @@ CONTRACTS = {"errors", "requests", "backend"}
 ROOMS: Mapping[str, set[str]] = {
     "base64s": set(),
     "errors": set(),
-    "requests": {"errors"},
-    "backend": {"errors", "requests"},
+    "requests": set(),
+    "backend": {"requests"},
     "settings": {"errors", "requests"},
     "observe": {"requests"},
     "schemas": {"errors"},
@@ -249,7 +249,13 @@ def test_each_module_has_its_tests(module: str) -> None:
 
 
 def test_no_name_above_is_out_of_date() -> None:
-    """A room or a module that is gone goes here too."""
+    """A room, a module or an import that is gone goes here too."""
+    used: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for module in modules():
+        names = {name.split(".")[0] for name in own_imports(tree(module))}
+        used[module.split(".")[0]] |= names - {module.split(".")[0]}
+    used["server"] |= {"localai", "sharing"}  # imported by name, in a thread
+    assert used == ROOMS
     known = {module.split(".")[0] for module in modules()}
     assert known <= set(ROOMS)
     assert set(TESTED_BY) <= set(modules())
@@ -264,6 +270,38 @@ def test_modules_and_functions_stay_short(module: str) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno
             assert lines <= 55, f"{module}.{node.name} is {lines} lines long"
+
+
+def test_the_drawing_for_newcomers_is_true() -> None:
+    """CONTRIBUTING draws the rooms by their imports, those left out that another one implies."""
+
+    def below(room: str) -> set[str]:
+        return ROOMS[room].union(*map(below, ROOMS[room]))
+
+    drawn = {
+        (room, needed)
+        for room in ROOMS
+        for needed in ROOMS[room]
+        if not any(needed in below(other) for other in ROOMS[room])
+    }
+    text = (TESTS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    found = re.findall(r"^    (\w+) --> (.+)$", text, re.MULTILINE)
+    assert {(room, each) for room, needed in found for each in needed.split(" & ")} == drawn
+
+
+def test_each_rule_of_the_queue_is_listed_and_tested() -> None:
+    """S1 to S23: in the contract of ``scheduling``, and named by a test."""
+    contract = ast.get_docstring(tree("scheduling")) or ""
+    rules = {f"S{number}" for number in range(1, 24)} - {"S21"}  # that is in "S21 to S23"
+    assert all(re.search(rf"\b{rule}\b", contract) for rule in rules)
+    told = {
+        rule
+        for file in TESTS.rglob("test_*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for rule in re.findall(r"\bS\d+\b", ast.get_docstring(node) or "")
+    }
+    assert rules | {"S21"} <= told, sorted((rules | {"S21"}) - told)
 
 
 def test_each_trap_of_localai_is_listed_and_tested() -> None:

@@ -13,6 +13,7 @@ pictures and observations. It knows no HTTP, takes no decision about order, and 
     ``tools``      what each of them does
     ``cancels``    whether a host's cancel is one of the job
     ``resources``  pictures, models and status as resources
+    ``page``       what only the queue's page reads
     ``prompts``    common tasks, for a person's menu
     ``completing`` what may be filled in, while a person types
     ``health``     what can be computed now, why not; ``advice``: what may be done about it
