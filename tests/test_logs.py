@@ -327,6 +327,7 @@ def test_what_python_would_print_is_a_line(lines: Any) -> None:
     thread.start()
     thread.join()
     Failing()
+    assert flush(10)  # by the destination that the next line replaces
     with warnings.catch_warnings():  # puts ``showwarning`` back at its end
         configure("info", None)
         warnings.simplefilter("default")
