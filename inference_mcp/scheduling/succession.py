@@ -168,6 +168,8 @@ class SharedCore(Core):
         entry = self.world.entries.get(id_)
         if entry is None or not entry.unconfirmed:
             return []
+        if entry.abandoned and entry.ticket.kind.makes_picture:
+            return self.orphan(id_, now)  # S14: nobody holds it, but LocalAI may compute on
         return self._grant_heir(self._drop(entry, now), now) + self._decide(now)
 
     def computes_on(self, id_: str, held: Held, now: float) -> None:

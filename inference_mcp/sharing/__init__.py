@@ -9,7 +9,8 @@ makes its own calls, loads included.
     ``shared``   the scheduler that jobs see: finds the others, sits down, takes over
     ``member``   this process's requests (``request``) and what is told of them; no socket
     ``desk``     the arbiter: seats (``seat``), their requests (``claim``), loads that members
-                 carry (``loads``), how it all stands (``views``)
+                 carry (``loads``), how it all stands (``views``), what the last one left
+                 (``legacy``)
     ``post``     what the arbiter says, in one order for all
     ``ends``     what waits to be sent, and how much is heard
     ``asked``, ``told``, ``wire``   the messages

@@ -22,12 +22,13 @@ from anyio.abc import TaskGroup
 from inference_mcp.errors import InferenceError
 from inference_mcp.scheduling.admission import failure_of
 from inference_mcp.scheduling.lifecycle import TERMINAL, State
-from inference_mcp.scheduling.scheduler import LoadLost, LocalScheduler, ModelControl
+from inference_mcp.scheduling.scheduler import LocalScheduler, ModelControl
 from inference_mcp.scheduling.state import Action, Limits, Ticket
 from inference_mcp.scheduling.succession import Held, Past, SharedCore
 from inference_mcp.scheduling.verdicts import fault
 from inference_mcp.sharing import asked, told, views
 from inference_mcp.sharing.claim import Claim
+from inference_mcp.sharing.legacy import Legacy
 from inference_mcp.sharing.loads import Loads
 from inference_mcp.sharing.post import Post, Recipient
 from inference_mcp.sharing.seat import Seat
@@ -85,7 +86,6 @@ class Desk:
         self._control = control
         self._name = name
         self._is_deposed = is_deposed
-        self._past = past
         self._strange = strange
         self._follows = follows_localai
         self._dead = frozenset(dead)
@@ -93,8 +93,9 @@ class Desk:
         self._loads = Loads()
         self._kept: list[tuple[Seat, asked.FromMember]] | None = []
         self.core.closed = True
-        self._expected = set(past.seats) - self._dead if past is not None else set()
-        self._highest = past.highest if past is not None else 0
+        self._legacy = Legacy(past, dead, clock)
+        self._expected = self._legacy.expected
+        self._highest = self._legacy.highest
         self._left: list[tuple[Seat, bool]] = []
         self._lasting: set[str] = set()  # what has ended but still holds something at LocalAI
         self._post = Post(self)
@@ -198,7 +199,8 @@ class Desk:
         """S23: what a successor must know."""
         for id_ in list(self._lasting):
             self._forget_if_over(id_)
-        return views.table(self.scheduler, self._name, tuple(self._seats), self._highest)
+        table = views.table(self.scheduler, self._name, tuple(self._seats), self._highest)
+        return table if self._kept is None else self._legacy.added_to(table, self.core, self._seats)
 
     # --- loads (S11, S22) -------------------------------------------------------------------
 
@@ -207,7 +209,8 @@ class Desk:
         if model not in self._loads:
             seat = self._seat_for_load(model)
             if seat is None or self.deposed:
-                raise LoadLost
+                await anyio.sleep_forever()  # until the desk ends: told, the queue asks anew
+            assert seat is not None  # noqa: S101  # for the type checker
             self._loads.begin(model, seat.name)
             self.say(seat.name, told.LoadModel(model=model, timeout_s=timeout_s))
         return await self._loads.wait(model, timeout_s + LOAD_SPARE_S)
@@ -299,6 +302,8 @@ class Desk:
                 self.tell_table()
             case asked.Completed(service_s=service_s) if state is State.PROCESSING:
                 self._perform(core.complete(id_, service_s, now))
+                if claim.ticket.kind.makes_picture:  # S22: the next one is held by this estimate
+                    self.tell_table()
             case asked.Failed() if state is not None and state not in TERMINAL:
                 self._perform(core.fail(id_, now))
             case asked.Cancelled():
@@ -371,10 +376,10 @@ class Desk:
             raise MemberFault("A sibling has more requests than there is room for.")
         claim = Claim(self, seat.name, self._ticket(message), own=seat.own)
         claim.adopted(lease)
-        rows = self._past.leases if self._past is not None else ()
-        row = next((row.held for row in rows if row.id == message.id), None)
-        if past.held is not None and row is not None and row.lent:  # its owner cannot know
-            past = replace(past, held=replace(past.held, lent=True))
+        row = self._legacy.held(message.id)
+        if past.held is not None and row is not None:  # its owner cannot know, or not so well
+            held = replace(past.held, lent=row.lent, estimate_s=row.estimate_s)
+            past = replace(past, held=held)
         try:
             self.core.adopt(claim.ticket, past, self.clock())
         except ValueError:
@@ -417,8 +422,8 @@ class Desk:
             return
         kept, self._kept = self._kept, None
         now = self.clock()
-        if self._past is not None:
-            self._take_over(self._past, now)
+        if (past := self._legacy.table) is not None:
+            self._take_over(past, now)
         self.core.number_from(self._highest + 1)
         for seat, dead in self._left:
             self._take_out(seat, dead=dead)
@@ -432,19 +437,14 @@ class Desk:
         """What only the last table tells of; who sits here has spoken for itself."""
         self.core.world.loads_allowed = past.loads_allowed
         gone = self._dead | {seat.name for seat, dead in self._left if dead}
-        for row in past.leases:
-            spoken = row.owner in self._seats and row.owner not in self._expected
-            # A failed picture that LocalAI computes on is no request any more; its slot is held.
-            lasts = row.held.abandoned and row.kind.makes_picture
-            if self.core.entry(row.id) is not None or (spoken and not lasts):
-                continue
+        for row in self._legacy.unspoken(self.core, self._seats):
             ticket = Ticket(row.id, row.kind, row.priority, row.model, deadline=float("inf"))
             claim = Claim(self, row.owner, ticket, own=False)
             claim.adopted(row.held.lease)
             past_of = Past(max(1, row.number), row.held.for_s, attempts=1, held=row.held.held())
             self.core.adopt(ticket, past_of, now, confirmed=False)
             self.scheduler.hold(claim)
-            if row.owner in gone or spoken:
+            if row.owner in gone or self._legacy.has_spoken(row.owner, self._seats):
                 self._perform(self.core.orphan(row.id, now))
                 self._forget_if_over(row.id)
         self._perform(self.core.seen_loaded(past.resident, now))

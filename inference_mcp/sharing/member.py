@@ -70,6 +70,7 @@ class Member:
         self.processes = 1
         self.seat = 0
         self.wanted: Callable[[], None] = lambda: None
+        self.on_fault: Callable[[Exception], None] = lambda error: None
         self._tasks = tasks
         self._control = control
         self._say: Say | None = None
@@ -212,7 +213,15 @@ class Member:
             case _:
                 admission = self._admissions.get(message.id)
                 if admission is not None:
-                    admission.hear(message)
+                    self._hear_of(admission, message)
+
+    def _hear_of(self, admission: MemberAdmission, message: told.FromArbiter) -> None:
+        """A fault of who watches one job is that job's end, and no other's."""
+        try:
+            admission.hear(message)
+        except Exception as error:
+            self.on_fault(error)
+            admission.spoilt()
 
     async def ask(self, admission: MemberAdmission) -> None:
         """Have one request's standing told, within bounds."""

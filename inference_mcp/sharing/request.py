@@ -17,6 +17,7 @@ from inference_mcp.scheduling.admission import Granted, Standing
 from inference_mcp.scheduling.lifecycle import State
 from inference_mcp.scheduling.protocols import QueuedRequest, Watcher
 from inference_mcp.scheduling.state import Limits, Ticket
+from inference_mcp.scheduling.verdicts import fault
 from inference_mcp.sharing import asked, told
 from inference_mcp.sharing.wire import HeldLease, PastOf, WireError
 
@@ -195,6 +196,11 @@ class MemberAdmission(Standing):
         if self._state is State.PROCESSING and self._verdict is None:
             self._tell_news()
 
+    def spoilt(self) -> None:
+        """Whoever watches it failed at what it was told: it ends, and tells nothing more."""
+        self._watcher = _Unwatched()
+        self.fail_nowait(fault())
+
     # --- what the arbiter says ------------------------------------------------------------
 
     def hear(self, message: told.FromArbiter) -> None:
@@ -355,3 +361,15 @@ class MemberAdmission(Standing):
     async def news(self) -> None:
         """Wait until something was heard of it."""
         await self._news.wait()
+
+
+class _Unwatched:
+    """Nobody is told; see ``Watcher``."""
+
+    def changed(self) -> None: ...
+
+    def preempted(self) -> None: ...
+
+    def retried(self, error: InferenceError) -> None: ...
+
+    def ended(self, error: InferenceError) -> None: ...

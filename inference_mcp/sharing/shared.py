@@ -103,6 +103,7 @@ class SharedScheduler:
         self._clock = clock
         self._member = Member(tasks, limits, control, name=name, clock=clock)
         self._member.wanted = self._is_wanted
+        self._member.on_fault = lambda error: tell("sharing.fault", where(error))
         self._sharing = Sharing("joining")
         self._started = False
         self._generation = 0

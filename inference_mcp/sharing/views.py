@@ -16,7 +16,7 @@ from inference_mcp.sharing import told
 from inference_mcp.sharing.claim import Claim
 from inference_mcp.sharing.wire import HeldLease
 
-__all__ = ["MAX_SHOWN", "snapshot", "stands", "table"]
+__all__ = ["MAX_SHOWN", "joined", "snapshot", "stands", "table"]
 
 MAX_SEATS = 500
 LEASES_BYTES, RESIDENT_BYTES, SHOWN_BYTES = 150_000, 40_000, 90_000
@@ -38,11 +38,32 @@ def table(
     return told.Table(
         arbiter=arbiter,
         seats=seats[:MAX_SEATS],
-        leases=_cut(rows, lambda row: ROW_BYTES + 2 * len(row.model.encode()), LEASES_BYTES),
-        resident=_cut(resident, lambda name: 8 + 2 * len(name.encode()), RESIDENT_BYTES),
+        leases=_cut_leases(rows),
+        resident=_cut_resident(resident),
         highest=highest,
         loads_allowed=core.world.loads_allowed,
     )
+
+
+def joined(
+    table: told.Table, past: told.Table, leases: Iterable[told.LeaseRow], seats: Iterable[str]
+) -> told.Table:
+    """S23: with the ``leases`` and ``seats`` of which only the ``past`` table tells as yet."""
+    more = {
+        "seats": tuple(dict.fromkeys((*table.seats, *sorted(seats))))[:MAX_SEATS],
+        "leases": _cut_leases((*table.leases, *leases)),
+        "resident": _cut_resident(dict.fromkeys((*table.resident, *past.resident))),
+        "loads_allowed": past.loads_allowed,
+    }
+    return table.model_copy(update=more)
+
+
+def _cut_leases(rows: Iterable[told.LeaseRow]) -> tuple[told.LeaseRow, ...]:
+    return _cut(rows, lambda row: ROW_BYTES + 2 * len(row.model.encode()), LEASES_BYTES)
+
+
+def _cut_resident(names: Iterable[str]) -> tuple[str, ...]:
+    return _cut(names, lambda name: 8 + 2 * len(name.encode()), RESIDENT_BYTES)
 
 
 _T = TypeVar("_T")

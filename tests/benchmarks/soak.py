@@ -21,9 +21,10 @@ the last third on and not before the server has had ``FILLED_CALLS``, for it may
 
 Where a run ends sooner it says that memory was not judged. Three things fill for longer, and so
 slowly that they stay below what an allocator's unrest is allowed: failures
-(``samples.KEPT_FAILURES``, about 1 kB each: 0.4 MB in the last third of ten minutes at 30 calls/s,
-full after some 36,000 calls), a sketch for each type and model (``history.MAX_CELLS``, 5 kB each,
-four in 15 minutes here), and the pages that the allocator has free but does not give back.
+(``samples.KEPT_FAILURES``, about 0.7 kB each; by reckoning, with a fault in 20 calls, 300 of them
+or 0.2 MB in the last third of ten minutes at 30 calls/s, and full after 40,000 calls), a sketch
+for each type and model (``history.MAX_CELLS``, 5 kB each, four for each 15 minutes here), and the
+pages that the allocator has free but does not give back.
 ``--in-process`` runs the server in this process, over the SDK's in-memory line, and counts the
 event loop's tasks besides: whoever runs the program cannot see those.
 

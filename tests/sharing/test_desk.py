@@ -276,6 +276,22 @@ async def test_what_one_who_is_back_does_not_bring_it_does_not_hold() -> None:
         assert second.granted == ["b"]
 
 
+async def test_a_picture_that_nobody_holds_may_still_be_computed() -> None:
+    """S14, S23: its owner has done with it and does not bring it; LocalAI may not have."""
+    lost = row("a", "first", 1, "txt2img", for_s=2.0, abandoned=True, estimate_s=10.0)
+    async with counter(past=past_table(lost, seats=("first", "second"))) as desk:
+        second = desk.guest("second", ready=False)
+        second.says(submit("b", past=past(2)), asked.Ready())
+        await until(lambda: desk.desk._kept is None)
+        desk.guest("first")  # it comes after the grace
+        await desk.settle()
+        assert second.granted == []
+        desk.clock.now += 13.1
+        desk.desk.scheduler.perform(desk.desk.core.tick(desk.clock.now))
+        await desk.settle()
+        assert second.granted == ["b"]
+
+
 async def test_a_second_seat_of_one_name_takes_the_first_s_place() -> None:
     """S22: a member that came again before its old connection was seen to end."""
     async with counter() as desk:
@@ -352,6 +368,19 @@ async def test_who_is_deposed_grants_nothing_more() -> None:
         assert desk.desk.over.is_set()
         assert not await desk.desk.unload_model("m")
         assert desk.control.log == []
+
+
+async def test_who_is_deposed_does_not_ask_for_a_load_over_and_over() -> None:
+    """S23: told at once that it is lost, the queue would ask anew, and the desk would never end."""
+    deposed = False
+    async with counter(loaded=(), is_deposed=lambda: deposed) as desk:
+        first = desk.guest("first")
+        first.says(submit("a"))
+        deposed = True
+        await desk.settle()
+        assert desk.desk.over.is_set()
+        assert first.all(told.LoadModel) == []
+        assert desk.clock.looks < 1_000
 
 
 # --- taking over --------------------------------------------------------------------------------

@@ -198,6 +198,28 @@ async def test_a_grant_for_what_was_given_up_is_given_back() -> None:
         ]
 
 
+async def test_a_grant_for_what_has_ended_and_does_not_know_it_yet_is_given_back() -> None:
+    """S19: its end is heard, and its job has had no time to hear of it."""
+    async with line() as it:
+        ticket = Ticket("r1", RequestType.TXT2TXT, Priority.NORMAL, "m", math.inf, 3)
+        errors: list[Exception] = []
+
+        async def admit() -> None:
+            try:
+                await it.member.admit(ticket, Follower())
+            except BackendBusyError as error:
+                errors.append(error)
+
+        it.tasks.start_soon(admit)
+        await it.settle()
+        it.member.hear(told.Ended(id="r1", error=WireError.of(BUSY)))
+        it.grant("r1", lease=7)
+        await it.settle()
+        assert len(errors) == 1
+        assert it.all(asked.Released) == [asked.Released(id="r1", lease=7, interrupted=True)]
+        assert not it.member.pending
+
+
 async def test_words_about_an_earlier_lease_are_void() -> None:
     """S6: a stop that crossed the answer of its call, and the next grant."""
     async with line() as it:

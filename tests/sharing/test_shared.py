@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 import anyio
 import pytest
 
-from inference_mcp.errors import BadResultError, ShuttingDownError
+from inference_mcp.errors import BackendFailedError, BadResultError, ShuttingDownError
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.lifecycle import State
 from inference_mcp.scheduling.state import Limits
@@ -21,7 +21,7 @@ from inference_mcp.sharing.channel import Channel, ChannelClosedError, connect, 
 from inference_mcp.sharing.place import NoPlaceError, Place
 from inference_mcp.sharing.shared import SharedScheduler
 from inference_mcp.sharing.wire import VERSION, Message, PastOf, encode
-from tests.scheduling.shell import FakeControl
+from tests.scheduling.shell import FakeControl, Follower, assert_nothing_held
 from tests.sharing.siblings import URL, Family, Sibling, family, queue_of, seated, until
 
 
@@ -159,6 +159,49 @@ async def test_a_fault_of_our_own_ends_in_a_queue_of_one_s_own() -> None:
         assert one.seat == "own"
         assert one.told[0].startswith("sharing.fault ZeroDivisionError at test_shared.py")
         assert "secret" not in " ".join(one.told)
+
+
+class _Fails(Follower):
+    """It cannot bear what it is told, one word excepted."""
+
+    bears = 0
+
+    def changed(self) -> None:
+        self.bears -= 1
+        if self.bears < 0:
+            raise ZeroDivisionError("secret")
+
+
+@pytest.mark.parametrize("where", ["arbiter", "member"])
+@pytest.mark.parametrize("bears", [0, 1], ids=["as it is granted", "as it runs"])
+async def test_a_fault_of_who_watches_a_job_costs_that_job_alone(where: str, bears: int) -> None:
+    """S18, S23: whoever keeps the queue; the log tells where it was, and nobody loses a seat."""
+    async with family() as here:
+        arbiter, member = await here.sibling(), await here.sibling()
+        await warm(arbiter)
+        one, other = (arbiter, member) if where == "arbiter" else (member, arbiter)
+        first = await other.running()
+        follower = _Fails()
+        follower.bears = bears
+        spoilt = await one.job(follower=follower)
+        later = await other.job(), await one.job()
+        await other.finish(first)
+        if bears:
+            await spoilt.wait_started()
+            queue_of(arbiter).notify_model("m")
+        await spoilt.wait_ended()
+        assert isinstance(spoilt.error, BackendFailedError)
+        assert spoilt.log == ["call", "closed"] * bears
+        await other.finish(later[0])
+        await one.finish(later[1])
+        assert [each.error for each in later] == [None, None]
+        assert (arbiter.seat, member.seat) == ("arbiter", "member")
+        faults = [line for line in one.told if "fault" in line]
+        assert faults
+        assert all(each.startswith("sharing.fault ZeroDivisionError at test_") for each in faults)
+        assert [line for line in other.told if "fault" in line] == []
+        await until(lambda: not queue_of(arbiter).core.world.entries)
+        assert_nothing_held(queue_of(arbiter))
 
 
 async def test_an_arbiter_of_another_version_is_left_alone() -> None:

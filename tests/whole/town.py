@@ -119,8 +119,7 @@ class Town:
     async def open(self) -> Server:
         """One more process."""
         server = await self._start_one()
-        for what, value in self.mood.items():
-            setattr(server.backend, what, value)
+        self._set_mood(server, self.mood)
         await self.settle()
         return server
 
@@ -151,7 +150,8 @@ class Town:
             return now  # what becomes of those is the scheduling tests' own
         estimate_s = self.keeper.core.estimates.service_s(entry.ticket)
         held_s = 60.0 if estimate_s is None else 1.5 * estimate_s
-        return call.began + min(held_s, asked.script.service_s)
+        # S16: its timeout at most, whether LocalAI is done or not.
+        return min(call.began + min(held_s, asked.script.service_s), entry.ticket.deadline)
 
     @property
     def keeper(self) -> Desk | None:
@@ -191,12 +191,15 @@ class Town:
         """What LocalAI is like from now on, for all."""
         self.mood |= mood
         for server in self.servers:
-            for what, value in mood.items():
-                setattr(server.backend, what, value)
-            server.was_down |= bool(mood.get("down"))
-            server.had_bad_loads |= bool(mood.get("bad_loads"))
+            self._set_mood(server, mood)
 
     # --- inside -----------------------------------------------------------------------------
+
+    def _set_mood(self, server: Server, mood: dict[str, Any]) -> None:
+        for what, value in mood.items():
+            setattr(server.backend, what, value)
+        server.was_down |= bool(mood.get("down"))
+        server.had_bad_loads |= bool(mood.get("bad_loads"))
 
     async def _start_one(self) -> Server:
         made: list[Server] = []

@@ -111,6 +111,9 @@ class TownMachine(RuleBasedStateMachine):
             for server, call in stopped:
                 server.hang_up_nowait(call)
             await self.town.settle()
+            if len(stopped) > 1:  # what one brings about may meet another's cancel on the line
+                for server, _ in stopped:
+                    server.tap.late.clear()
 
         self._do(work)
 
