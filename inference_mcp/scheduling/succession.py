@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from itertools import count
 
 from inference_mcp.scheduling.core import Core
+from inference_mcp.scheduling.estimates import Estimates
 from inference_mcp.scheduling.ledger import computes_for_s
 from inference_mcp.scheduling.lifecycle import TERMINAL, Event, State
-from inference_mcp.scheduling.state import Action, Entry, Phase, Ticket
+from inference_mcp.scheduling.state import Abandon, Action, Entry, Limits, Phase, Ticket
 from inference_mcp.scheduling.steps import step
 from inference_mcp.scheduling.world import begin_load, grant
 
@@ -61,6 +62,10 @@ class SharedCore(Core):
 
     closed = False
     """Nothing is decided while what members bring is not all in; ``resume`` ends that."""
+
+    def __init__(self, limits: Limits, estimates: Estimates | None = None) -> None:
+        super().__init__(limits, estimates)
+        self._given_up: list[str] = []
 
     def number_from(self, first: int) -> None:
         """S23: new requests come after all that were seen."""
@@ -118,9 +123,16 @@ class SharedCore(Core):
         return True
 
     def resume(self, now: float) -> list[Action]:
-        """All that was brought is in: go on."""
+        """All that was brought is in: go on.
+
+        S16: who gave a call up while nobody kept the queue is told until when it is kept open.
+        """
         self.closed = False
-        return self._decide(now)
+        given_up, self._given_up = self._given_up, []
+        entries = [self.world.entries[id_] for id_ in given_up if id_ in self.world.entries]
+        kept = [each for each in entries if each.abandoned and not each.held]
+        told = [Abandon(each.id, self._abandoned_until(each, now)) for each in kept]
+        return [*told, *self._decide(now)]
 
     def unconfirmed(self) -> list[str]:
         """The ids of leases of which only the table tells."""
@@ -217,6 +229,7 @@ class SharedCore(Core):
             step(self.counts, entry, Event.CANCEL)
             if entry.ticket.kind.makes_picture or entry.carries_load:
                 self._abandon(entry)
+                self._given_up += [entry.id] * confirmed
             else:
                 entry.stopping = True  # its owner is closing the call
             self._ended(entry)

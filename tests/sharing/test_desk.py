@@ -419,6 +419,20 @@ async def test_a_lease_goes_on_under_its_number() -> None:
         assert second.granted == ["b"]
 
 
+async def test_a_call_that_was_given_up_meanwhile_is_told_until_when_it_is_kept_open() -> None:
+    """S16, S23: the last arbiter did not hear of it, or did not come to say so."""
+    held = HeldLease(lease=4, for_s=20.0, abandoned=True)
+    table = past_table(row("a", "first", 1, "txt2img", lease=4), seats=("first",))
+    async with counter(past=table) as desk:
+        first = desk.guest("first", ready=False)
+        first.says(submit("a", "txt2img", past=PastOf(number=1, age_s=5.0, held=held)))
+        await desk.settle()
+        assert first.all(told.Abandon) == []
+        first.says(asked.Ready())
+        await desk.settle()
+        assert first.all(told.Abandon) == [told.Abandon(id="a", lease=4, for_s=40.0)]
+
+
 async def test_a_lease_of_one_who_is_not_back_is_held_for_its_time() -> None:
     """S23: 1.5 × its estimate; then it is over, whatever it was."""
     table = past_table(row("a", "first", 1, for_s=2.0, estimate_s=10.0), seats=("first", "second"))

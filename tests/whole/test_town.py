@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from inference_mcp.requests import RequestType
 from inference_mcp.scheduling.state import Limits
 from tests.whole.machine import needs
-from tests.whole.moody import Script
+from tests.whole.moody import HANG_S, Script
 from tests.whole.town import Server, Town, founded
 from tests.whole.town_checks import check_town
 from tests.whole.world import Parts, Setup
@@ -76,8 +76,8 @@ async def paint(server: Server, service_s: float) -> None:
     await server.ask(kind.value, Script(service_s), wait_s=0.0, **needs(kind))
 
 
-def is_free(server: Server) -> bool:
-    """Whether the last that it was asked for runs."""
+def runs(server: Server) -> bool:
+    """Whether a call is open for the last that it was asked for."""
     return any(call.mark == server.asked[-1].mark for call in server.backend.open())
 
 
@@ -103,7 +103,7 @@ def test_a_picture_of_the_dead_outlasts_a_successor_that_dies_before_it_goes_on(
         await town.pass_time(2.0)
         await paint(last, 1.0)
         await check_town(town)
-        assert not is_free(last)
+        assert not runs(last)
         await town.pass_time(60.0)
         assert [end.state for end in last.asked[-1].ends] == ["completed"]
 
@@ -122,7 +122,7 @@ def test_a_successor_holds_a_picture_by_the_newest_estimate() -> None:
         await town.pass_time(5.0)  # 1.5 x 1 s is over, 1.5 x 35.5 s is not
         await paint(second, 1.0)
         await check_town(town)
-        assert not is_free(second)
+        assert not runs(second)
 
     played(TWO_AT_ONCE, 2, scene)
 
@@ -138,12 +138,37 @@ def test_a_picture_of_the_dead_holds_its_slot_for_its_timeout_at_most() -> None:
         await town.pass_time(24.0)
         await paint(first, 5.0)
         await check_town(town)
-        assert not is_free(first)
+        assert not runs(first)
         await town.pass_time(2.0)
         await check_town(town)
-        assert is_free(first)
+        assert runs(first)
 
     played(replace(TWO_AT_ONCE, timeout_s=25.0), 2, scene)
+
+
+def test_a_picture_cancelled_while_nobody_keeps_the_queue_is_let_go_all_the_same() -> None:
+    """S16, S23: the next arbiter tells until when its call is kept open."""
+
+    async def scene(town: Town) -> None:
+        first, (second,) = keeper(town), others(town)
+        await paint(second, HANG_S)
+        await town.pass_time(200.0)
+        (asked,) = second.asked
+        job = second.job(asked)
+        assert job is not None
+        second._note_cancel(asked)
+        first.scope.cancel()
+        second.app.jobs.cancel(job)  # it is said, and nobody is there to hear it
+        await town.die(first)
+        await town.find_together()
+        await town.pass_time(1.0)
+        await check_town(town)
+        assert not runs(second)
+        await paint(second, 1.0)
+        await town.pass_time(2.0)
+        assert [end.state for end in second.asked[-1].ends] == ["completed"]
+
+    played(TWO_AT_ONCE, 2, scene)
 
 
 def test_one_who_comes_while_localai_is_down_finds_it_so() -> None:
