@@ -29,7 +29,7 @@ import anyio.abc
 from inference_mcp.simulator.content import answer_for
 from inference_mcp.simulator.running import running
 from inference_mcp.surface.listing import TOOL_NAMES
-from tests.benchmarks.startup import say
+from tests.benchmarks.pairs import say
 from tests.hostile_lines import FIRST_CALL, MARK, MODERN, envelope, hostile_line, large_lines
 from tests.processes import Raw, raw_host
 from tests.simulator.serving import recorded_world

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.benchmarks.startup import say
+from tests.benchmarks.pairs import say
 from tests.pictures.hostile import Case, extremes, mutations
 from tests.pictures.hostile_paths import OUTSIDE, references, swapping, tree
 from tests.pictures.watched import MOST_BYTES, MOST_S, Fate, Watched

@@ -19,16 +19,18 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import json
 import math
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import median
 from time import process_time
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -39,12 +41,14 @@ from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.protocols import Admission
 from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits, Ticket
+from tests.benchmarks.pairs import Goal, Line, alternate, line, missing
 
-__all__ = ["Figure", "main", "measure", "time_bare", "time_scheduler"]
+__all__ = ["Figure", "Shape", "lines", "main", "measure", "time_bare", "time_scheduler"]
 
 DEPTHS = (0, 1_000, 10_000)
-MODELS = tuple(f"model {number}" for number in range(5))
 CYCLE = 20
+GOALS_US = {0: 50.0, 1_000: 60.0, 10_000: 60.0}
+PER_S = 15_000.0
 CANCELLED_WAITING, CANCELLED_RUNNING, PREEMPTED = 5, 10, 15
 """Which of each ``CYCLE`` requests come to no plain end."""
 
@@ -93,13 +97,35 @@ def _standing_clock() -> float:
     return 1.0
 
 
-class _Traffic:
-    """Requests that follow one another at a depth, until so many have ended."""
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How much there is at once: requests that wait, models, and slots of each and of all."""
 
-    def __init__(self, tasks: TaskGroup, requests: int) -> None:
-        limits = Limits(max_queue=10**6, max_queue_bytes=10**12)
+    depth: int = 0
+    models: int = 5
+    slots: int = 1
+
+    @property
+    def limits(self) -> Limits:
+        """The queue's, without one on how many wait."""
+        each = {f"model {number}": self.slots for number in range(self.models)}
+        return Limits(
+            max_concurrency=self.slots,
+            model_concurrency=each,
+            max_queue=10**6,
+            max_queue_bytes=10**12,
+        )
+
+
+class _Traffic:
+    """Requests that follow one another in a shape, until so many have ended."""
+
+    def __init__(self, tasks: TaskGroup, shape: Shape, requests: int) -> None:
+        limits = shape.limits
+        self._models = tuple(limits.model_concurrency)
+        self._slots = shape.slots
         self._scheduler = LocalScheduler(tasks, limits, _NoControl(), clock=_standing_clock)
-        self._scheduler.learn(MODELS, None)
+        self._scheduler.learn(self._models, None)
         self._tasks = tasks
         self._left = requests
         self._numbers, self._ids = count(), count()
@@ -108,8 +134,9 @@ class _Traffic:
         self.done = anyio.Event()
 
     async def fill(self, depth: int) -> None:
-        """Let one request hold the place until ``go``, and ``depth`` wait behind it."""
-        self._tasks.start_soon(self._hold, self._admit(0))
+        """Let the places be held until ``go``, and ``depth`` wait behind them."""
+        for number in range(self._slots):
+            self._tasks.start_soon(self._hold, self._admit(number))
         for _ in range(depth):
             self._follow()
         await anyio.wait_all_tasks_blocked()
@@ -119,7 +146,7 @@ class _Traffic:
         self._gate.set()
 
     def _admit(self, number: int, kind: RequestType = RequestType.IMG2TXT) -> Admission:
-        model = MODELS[number % len(MODELS)]
+        model = self._models[number % len(self._models)]
         ticket = Ticket(
             f"{next(self._ids)}", kind, Priority.NORMAL, model, math.inf, input_bytes=100
         )
@@ -171,11 +198,11 @@ class _Traffic:
         self._ended()
 
 
-async def time_scheduler(depth: int, requests: int) -> float:
+async def time_scheduler(shape: Shape, requests: int) -> float:
     """Microseconds a request through the scheduler."""
     async with anyio.create_task_group() as tasks:
-        traffic = _Traffic(tasks, requests)
-        await traffic.fill(depth)
+        traffic = _Traffic(tasks, shape, requests)
+        await traffic.fill(shape.depth)
         elapsed_s = await _timed(traffic.go, traffic.done)
         tasks.cancel_scope.cancel()
     return 1e6 * elapsed_s / requests
@@ -213,10 +240,68 @@ async def _timed(go: Callable[[], None], done: anyio.Event) -> float:
     return process_time() - began
 
 
+async def time_litellm(depth: int, requests: int) -> float:
+    """Microseconds a request through LiteLLM's priority scheduler, at its best.
+
+    The request is the first at once: added, polled once and removed, as its ``wait_for_turn``
+    does. The polls of all that wait, one each 3 ms, come on top of that and are not counted.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    litellm = importlib.import_module("litellm.scheduler")
+
+    scheduler = litellm.Scheduler()
+
+    def item(number: int, priority: int) -> Any:
+        return litellm.FlowItem(priority=priority, request_id=f"{number}", model_name="model")
+
+    for number in range(depth):
+        scheduler.queue.append((1, f"{number}"))
+    await scheduler.save_queue(scheduler.queue, "model")
+    gc.collect()
+    began = process_time()
+    for number in range(requests):
+        first = item(depth + number, 0)
+        await scheduler.add_request(first)
+        assert await scheduler.poll(first, [])
+        await scheduler.remove_request(first.request_id, "model")
+    return 1e6 * (process_time() - began) / requests
+
+
+def lines(quick: bool) -> Iterator[Line]:
+    """P1: each depth beside a semaphore, and beside LiteLLM's scheduler where it is installed."""
+    requests, rounds = (2_000, 3) if quick else (4_000, 9)
+    for depth in DEPTHS:
+        pairs = timed_pairs(depth, requests, rounds)
+        what, goal = f"a request, {depth:,} waiting", Goal(GOALS_US[depth], "difference")
+        yield line("P1", what, "µs", pairs, "bare semaphore and task", goal, by="difference")
+        rates = [(1e6 / ours, 1e6 / bare) for ours, bare in pairs]
+        goal = Goal(PER_S, "ours", at_least=True)
+        yield line("P1", f"requests, {depth:,} waiting", "/s", rates, "bare", goal)
+        try:
+            few = max(10, requests * 10 // max(depth, 10))
+            theirs = [anyio.run(time_litellm, depth, few) for _ in pairs]
+        except ImportError:
+            yield missing("P1", what, "LiteLLM's scheduler", "not installed (extra: bench)")
+        else:
+            beside = [(ours, other) for (ours, _), other in zip(pairs, theirs, strict=True)]
+            yield line("P1", what, "µs", beside, "LiteLLM's scheduler, no waits")
+
+
+def timed_pairs(depth: int, requests: int, rounds: int) -> list[tuple[float, float]]:
+    """Microseconds a request through the scheduler and the semaphore, timed in turn."""
+    return alternate(
+        lambda: anyio.run(time_scheduler, Shape(depth), requests),
+        lambda: anyio.run(time_bare, depth, requests),
+        rounds,
+        warm=False,
+    )
+
+
 def measure(depth: int, requests: int, rounds: int) -> Figure:
     """Time both in turn."""
-    ways: list[Callable[[int, int], Awaitable[float]]] = [time_scheduler, time_bare]
-    pairs = [[anyio.run(way, depth, requests) for way in ways] for _ in range(rounds)]
+    pairs = timed_pairs(depth, requests, rounds)
     ours_us = median(ours for ours, _ in pairs)
     return Figure(
         depth=depth,

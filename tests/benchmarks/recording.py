@@ -1,6 +1,7 @@
-"""What recording a request costs, beside the dictionary increment that any counter needs.
+"""P5: what recording a request costs, beside the dictionary increment that any counter needs.
 
-    python -m tests.benchmarks.recording
+    python -m tests.benchmarks P5
+    python -m tests.benchmarks.recording    # where it goes
 
 A request is three events: submitted, started, finished. *In passing* is what its own way pays;
 *with all work* adds its share of what is done later, 256 events at a time, with every record
@@ -11,10 +12,8 @@ from __future__ import annotations
 
 import cProfile
 import pstats
-import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,8 +21,10 @@ from inference_mcp.observe import JobEvent, JobFinished, JobStarted, JobSubmitte
 from inference_mcp.observe.history import KEPT_RECORDS
 from inference_mcp.observe.metrics import MAX_FRESH
 from inference_mcp.requests import Priority, RequestType
+from tests.benchmarks.pairs import Goal, Line, alternate, line
 
-ROUNDS = 200
+__all__ = ["lines"]
+
 REQUESTS = 80
 """A round's: fewer events than are looked into at once."""
 
@@ -77,43 +78,42 @@ def increment(told: list[JobEvent]) -> None:
         counts["completed", "txt2txt", "qwen3-8b"] += 1
 
 
-def us(of: list[float], requests: int) -> str:
-    """Microseconds a request: the median and the quartiles."""
-    low, middle, high = statistics.quantiles([each / requests * 1e6 for each in of], n=4)
-    return f"{middle:6.3f} us a request  ({low:.3f}-{high:.3f})"
-
-
-def main() -> None:
-    """Measure and print."""
+def lines(quick: bool) -> Iterator[Line]:
+    """In passing, with all work, and with condensing; and what asking for all figures takes."""
+    rounds = 50 if quick else 300
     told = events(REQUESTS)
     assert len(told) < MAX_FRESH, "none of a round is looked into"
-    passing, plain = [], []
-    for _ in range(ROUNDS):
-        plain.append(seconds(lambda: increment(told)))
+
+    def passing_us() -> float:
         metrics = Metrics(0.0)
-        passing.append(seconds(lambda m=metrics: record(m, told)))  # type: ignore[misc]
+        return 1e6 * seconds(lambda: record(metrics, told)) / REQUESTS
+
+    def plain_us() -> float:
+        return 1e6 * seconds(lambda: increment(told)) / REQUESTS
+
+    pairs = alternate(passing_us, plain_us, rounds)
+    goal = Goal(0.3, "difference")
+    what = "recording a request"
+    yield line("P5", f"{what}, in passing", "µs", pairs, "increment", goal, by="difference")
     many = events(KEPT_RECORDS // 2)
     more = events(KEPT_RECORDS // 2, since_s=len(many))
     kept, condensed = [], []
-    for _ in range(ROUNDS // 20):
+    for _ in range(max(2, rounds // 30)):
         metrics = Metrics(0.0)
-        kept.append(seconds(lambda m=metrics: record(m, many)))  # type: ignore[misc]
-        condensed.append(seconds(lambda m=metrics: record(m, more)))  # type: ignore[misc]
-    beside = statistics.median(passing) - statistics.median(plain)
-    asked = [seconds(lambda m=metrics: m.requests(1e6)) for _ in range(20)]  # type: ignore[misc]
-    lines = (
-        f"a dictionary increment      {us(plain, REQUESTS)}",
-        f"recording, in passing       {us(passing, REQUESTS)}",
-        f"recording, with all work    {us(kept, len(many) // 3)}",
-        f"... and condensing          {us(condensed, len(more) // 3)}",
-        f"in passing, beside the increment: {beside / REQUESTS * 1e6:.3f} us a request",
-        f"asking for all figures of those: {statistics.median(asked) * 1e3:.1f} ms",
-    )
-    sys.stdout.write("\n".join(lines) + "\n")
-    if "--profile" in sys.argv:
-        profile = cProfile.Profile()
-        profile.runcall(record, Metrics(0.0), many + more)
-        pstats.Stats(profile).sort_stats("tottime").print_stats(14)
+        kept.append((1e6 * seconds(lambda m=metrics: record(m, many)) * 3 / len(many), plain_us()))  # type: ignore[misc]
+        condensed.append(
+            (1e6 * seconds(lambda m=metrics: record(m, more)) * 3 / len(more), plain_us())  # type: ignore[misc]
+        )
+    yield line("P5", f"{what}, with all work", "µs", kept, "increment", by="difference")
+    yield line("P5", f"{what}, and condensing", "µs", condensed, "increment", by="difference")
+
+
+def main() -> None:
+    """Show where recording spends its time."""
+    told = events(KEPT_RECORDS)
+    profile = cProfile.Profile()
+    profile.runcall(record, Metrics(0.0), told)
+    pstats.Stats(profile).sort_stats("tottime").print_stats(14)
 
 
 if __name__ == "__main__":

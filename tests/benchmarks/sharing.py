@@ -1,6 +1,6 @@
-"""What sharing costs: a lease through a sibling, taking over after SIGKILL, start and memory.
+"""P9: what sharing costs: a lease through a sibling, taking over after SIGKILL, start, memory.
 
-    python -m tests.benchmarks.sharing [--json FILE] [--leases N] [--takeovers N] [--starts N]
+    python -m tests.benchmarks P9
 
 *Lease*: from submission to completion of a request that does nothing, one after another, in
 this process: its own queue (``off``), a shared queue that this process keeps, and one that
@@ -12,7 +12,6 @@ its resident memory once it has its seat (where ``/proc`` tells).
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
@@ -20,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -34,8 +34,12 @@ from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits, Ticket
 from inference_mcp.sharing.place import Place
 from inference_mcp.sharing.shared import SharedScheduler
-from tests.benchmarks.startup import OURS, say, seconds_to_first_listing
+from tests.benchmarks.pairs import Goal, Line, Pair, alternate, alternate_async, line, missing
+from tests.benchmarks.programs import OURS
+from tests.benchmarks.startup import seconds_to_first_listing
 from tests.scheduling.shell import FakeControl, Follower
+
+__all__ = ["lines", "one_lease", "seated", "sharing"]
 
 URL = "http://localhost:9"
 LIMITS = Limits(preemption="off", max_queue=1_000)
@@ -103,7 +107,7 @@ class Keeper:
     """That process."""
 
     def __init__(self, folder: Path) -> None:
-        command = [sys.executable, "-m", "tests.benchmarks.sharing", "--keep", str(folder)]
+        command = [sys.executable, "-m", "tests.benchmarks.sharing", str(folder)]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -127,26 +131,31 @@ class Keeper:
         self._process.wait()
 
 
-async def measure_leases(number: int) -> dict[str, float]:
-    """Milliseconds a lease, by where the queue is kept."""
-    found = {}
+async def measure_leases(rounds: int, number: int) -> dict[str, list[Pair]]:
+    """Milliseconds a lease by where the queue is kept, each beside a queue of one's own."""
     async with anyio.create_task_group() as tasks:
-        found["own"] = await leases_ms(LocalScheduler(tasks, LIMITS, FakeControl()), number)
+        own = LocalScheduler(tasks, LIMITS, FakeControl())
+
+        async def beside(scheduler: Scheduler) -> list[Pair]:
+            return await alternate_async(
+                partial(leases_ms, scheduler, number), partial(leases_ms, own, number), rounds
+            )
+
         with tempfile.TemporaryDirectory(prefix="im") as folder:
             arbiter = sharing(tasks, Path(folder), "here")
             await seated(arbiter, "arbiter")
-            found["arbiter"] = await leases_ms(arbiter, number)
+            kept_here = await beside(arbiter)
         with tempfile.TemporaryDirectory(prefix="im") as folder:
             keeper = Keeper(Path(folder))
             try:
                 await keeper.says("kept")
                 member = sharing(tasks, Path(folder), "member")
                 await seated(member, "member")
-                found["member"] = await leases_ms(member, number)
+                kept_there = await beside(member)
             finally:
                 keeper.kill()
         tasks.cancel_scope.cancel()
-    return found
+    return {"this process": kept_here, "another process": kept_there}
 
 
 async def takeover_s() -> float:
@@ -208,48 +217,30 @@ def memory_mb(share: str) -> float | None:
     return found
 
 
-def _run(work: Callable[[], Awaitable[float]]) -> float:
-    return anyio.run(work)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the figures; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.sharing")
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = __doc__
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--leases", type=int, default=2_000)
-    parser.add_argument("--takeovers", type=int, default=50)
-    parser.add_argument("--starts", type=int, default=10)
-    parser.add_argument("--keep", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.keep is not None:
-        anyio.run(keep, options.keep)
-        return 0
-    figures: dict[str, object] = {}
-    leases = anyio.run(measure_leases, options.leases)
-    figures["lease_ms"] = leases
-    for where, cost in leases.items():
-        say(f"lease, queue of {where:<8} {cost:8.3f} ms  ({cost - leases['own']:+.3f})")
-    times = sorted(_run(takeover_s) for _ in range(options.takeovers))
-    figures["takeover_ms"] = {"median": 1e3 * median(times), "worst": 1e3 * times[-1]}
-    say(f"taking over, {len(times)} times: median {1e3 * median(times):.0f} ms")
-    say(f"                       worst  {1e3 * times[-1]:.0f} ms")
-    starts: dict[str, list[float]] = {"off": [], "auto": []}
-    for _ in range(options.starts):
-        for share, found in starts.items():
-            found.append(started_s(share))
-    figures["start_ms"] = {share: 1e3 * median(found) for share, found in starts.items()}
-    memory = {share: memory_mb(share) for share in starts}
-    figures["memory_mb"] = memory
-    for share, found in starts.items():
-        size = memory[share]
-        told = "" if size is None else f", {size:.1f} MB"
-        say(f"server, sharing {share:<4} first listing {1e3 * median(found):5.0f} ms{told}")
-    if options.json is not None:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    return 0
+def lines(quick: bool) -> Iterator[Line]:
+    """Leases in turn, takeovers, and the whole server with sharing and without."""
+    pairs = anyio.run(measure_leases, 5 if quick else 25, 100 if quick else 400)
+    goal = Goal(0.5, "difference")
+    for where, found in pairs.items():
+        what = f"a lease, queue kept by {where}"
+        yield line("P9", what, "ms", found, "its own queue", goal, by="difference")
+    times = sorted(anyio.run(takeover_s) for _ in range(5 if quick else 50))
+    shown = [(1e3 * each, 1e3) for each in times]
+    goal = Goal(1_000.0, "ours")
+    yield line("P9", "taking over after SIGKILL", "ms", shown, "goal", by="difference")
+    worst = [(1e3 * times[-1], 1e3)]
+    yield line("P9", "taking over after SIGKILL, worst", "ms", worst, "goal", goal, by="difference")
+    starts = alternate(
+        lambda: 1e3 * started_s("auto"), lambda: 1e3 * started_s("off"), 2 if quick else 10
+    )
+    yield line("P9", "launch to first tools/list", "ms", starts, "sharing off", by="difference")
+    shared_mb, alone_mb = memory_mb("auto"), memory_mb("off")
+    if shared_mb is None or alone_mb is None:
+        yield missing("P9", "memory of a server", "sharing off", "only Linux tells")
+        return
+    pair = (shared_mb, alone_mb)
+    yield line("P9", "memory of a server", "MB", [pair], "sharing off", by="difference")
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    anyio.run(keep, Path(sys.argv[1]))

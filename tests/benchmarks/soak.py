@@ -64,7 +64,7 @@ from inference_mcp.server.protocol import build_server
 from inference_mcp.settings import load_settings
 from inference_mcp.simulator.content import answer_for, picture_for
 from tests.benchmarks.gauges import Gauges, children
-from tests.benchmarks.startup import say
+from tests.benchmarks.pairs import say
 from tests.fakes import png
 from tests.processes import COMMAND, environment
 from tests.tap import Tap, memory_line

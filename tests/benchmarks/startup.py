@@ -1,68 +1,46 @@
-"""How long a host waits for the first ``tools/list``, against an empty server on the same SDK.
+"""P6: how long a host waits for the first ``tools/list``, against an empty server on the same SDK.
 
-    python -m tests.benchmarks.startup [--pairs 15]
+    python -m tests.benchmarks P6
+    python -m tests.benchmarks.startup      # which imports it spends its time on
 
 A host shows a server as broken while it starts, and some give up. Both servers are started in
 turns, so that whatever else the machine does falls on both; each run is launch, handshake and
-the first listing. Printed are the medians, the ratio of the medians (the goal is 1.25 at most),
-and where the imports spend their time.
+the first listing.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-OURS = [sys.executable, "-m", "inference_mcp"]
+from tests.benchmarks.pairs import Goal, Line, alternate, line, say
+from tests.benchmarks.programs import EMPTY, OURS
 
-EMPTY = [
-    sys.executable,
-    "-c",
-    """
-import anyio, mcp_types as types
-from mcp.server.lowlevel import Server
-from mcp.server.stdio import stdio_server
-
-async def list_tools(ctx, params):
-    return types.ListToolsResult(tools=[])
-
-async def main():
-    server = Server("empty", version="1", on_list_tools=list_tools)
-    async with stdio_server() as (read, write):
-        await server.run(read, write, server.create_initialization_options())
-
-anyio.run(main)
-""",
-]
+__all__ = ["lines", "seconds_to_first_listing"]
 
 GOAL = 1.25
 
 
-def main() -> int:
-    """Measure and print; the exit code tells whether the goal was met."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--pairs", type=int, default=15, help="runs of each server")
-    pairs = parser.parse_args().pairs
-    for command in (EMPTY, OURS):
-        seconds_to_first_listing(command)  # caches of bytecode and of the disk
-    empty, ours = [], []
-    for _ in range(pairs):
-        empty.append(seconds_to_first_listing(EMPTY))
-        ours.append(seconds_to_first_listing(OURS))
-    ratio = statistics.median(ours) / statistics.median(empty)
-    say(f"empty server  {statistics.median(empty) * 1000:6.0f} ms  (median of {pairs})")
-    say(f"inference-mcp {statistics.median(ours) * 1000:6.0f} ms")
-    say(f"ratio         {ratio:6.2f}     (goal: {GOAL} at most)")
+def lines(quick: bool) -> Iterator[Line]:
+    """Launch to the first listing."""
+    pairs = alternate(
+        lambda: 1e3 * seconds_to_first_listing(OURS),
+        lambda: 1e3 * seconds_to_first_listing(EMPTY),
+        3 if quick else 25,
+    )
+    what = "launch to the first tools/list"
+    yield line("P6", what, "ms", pairs, "an empty server on the SDK", Goal(GOAL, "ratio"))
+
+
+def main() -> None:
+    """Print the imports that cost most."""
     say("imports of our own that cost most, what they import included:")
-    for name, seconds in costliest_imports(6):
+    for name, seconds in costliest_imports(12):
         say(f"  {seconds * 1000:6.1f} ms  {name}")
-    return 0 if ratio <= GOAL else 1
 
 
 def seconds_to_first_listing(command: Sequence[str]) -> float:
@@ -119,10 +97,5 @@ def _stands_alone(name: str, beside: dict[str, float]) -> bool:
     return package != "inference_mcp" and (name == package or package not in beside)
 
 
-def say(line: str) -> None:
-    """Print a line for a person."""
-    sys.stdout.write(line + "\n")
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -24,6 +24,7 @@ from typing import TypeAlias, get_args
 
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.state import Preemption
+from tests.benchmarks.pairs import Goal, Line, line
 from tests.scheduling.experiments import (
     BURST_SEEDS,
     MIXED_SEEDS,
@@ -36,7 +37,7 @@ from tests.scheduling.experiments import (
     run_rule,
 )
 
-__all__ = ["main", "measure"]
+__all__ = ["lines", "main", "measure"]
 
 Row: TypeAlias = dict[str, str | float]
 Run: TypeAlias = Callable[[Sequence[Arrival]], Outcome]
@@ -89,6 +90,35 @@ def _row(
         row["batch_mean_s"] = total.mean_s(CHAT, Priority.BATCH)
     return row
 
+
+def lines(quick: bool) -> Iterator[Line]:
+    """P4: the figures of the table that have goals, and each rule's beside them."""
+    rows = {(row["load"], row["rule"]): row for row in measure(MIXED_SEEDS[: 1 if quick else None])}
+    for load in ("burst", *(f"mixed x {scale}" for scale in SCALES)):
+        for rule in get_args(Rule):
+            for column, what, unit, goal in _JUDGED:
+                pair = [(float(rows[load, each][column]) or 0.0) for each in ("ours", rule)]
+                judged = goal if load == "burst" and rule == _IN_TURN else None
+                told = f"{load}, {what}"
+                yield line("P4", told, unit, [(pair[0], pair[1])], rule, judged)
+    for scale in SCALES:
+        load = f"all resident x {scale}"
+        off, on = (rows[load, f"ours, preemption {each}"] for each in PREEMPTIONS)
+        chat = (float(on["chat_mean_s"]), float(off["chat_mean_s"]))
+        goal = Goal(0.5, "ratio")
+        yield line("P4", f"{load}, chats' mean", "s", [chat], "preemption off", goal)
+        waste = (float(on["wasted_percent"]), float(off["wasted_percent"]))
+        goal = Goal(3.0, "ours")
+        told = f"{load}, GPU time wasted"
+        yield line("P4", told, "%", [waste], "preemption off", goal, by="difference")
+
+
+_IN_TURN: Rule = "first come first served"
+_JUDGED = (
+    ("chat_p95_s", "chats' p95", "s", Goal(45.0, "ours")),
+    ("pictures_mean_s", "pictures' mean", "s", Goal(1.6, "ratio")),
+    ("loads", "swaps", "", None),
+)
 
 COLUMNS = {
     "chat_mean_s": "chat mean",
