@@ -1,10 +1,11 @@
 """All that is promised of speed, measured beside its peers: one table.
 
-    python -m tests.benchmarks [--quick] [--json FILE] [ROW ...]
+    python -m tests.benchmarks [--quick] [--json FILE] [--python PYTHON] [ROW ...]
 
 Rows are P1 to P9, all unless named. ``--quick`` takes fewer pairs and shorter waits: its
-figures say whether something is broken, not what to tell others. The exit code is 1 where a
-goal was missed.
+figures say whether something is broken, not what to tell others. ``--python`` is the interpreter
+that runs the programs: one of an environment that holds the package alone shows what users have.
+The exit code is 1 where a goal was missed.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("rows", nargs="*", metavar="ROW", help="P1 to P9; all unless named")
     parser.add_argument("--quick", action="store_true", help="fewer pairs, shorter waits")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    parser.add_argument("--python", metavar="PYTHON", help="what runs the programs; this one")
     options = parser.parse_args(arguments)
+    if options.python is not None:
+        os.environ["BENCHMARKS_PYTHON"] = options.python
     chosen = [row.upper() for row in options.rows] or list(ROWS)
     if unknown := sorted(set(chosen) - set(ROWS)):
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}")

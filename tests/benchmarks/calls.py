@@ -3,8 +3,10 @@
     python -m tests.benchmarks P2
 
 Beside it stands what cannot be done without: an echo over stdio on the same SDK, and a bare
-httpx call to the same LocalAI, one after another. Batches of calls in turn; of each batch the
-median. Then 32 callers at once, beside the echo's 32; what limits both is one process's core.
+httpx call to the same LocalAI, one after another; then the two joined, a tool on the SDK that
+calls LocalAI by httpx's asynchronous client and does nothing else. Batches of calls in turn; of
+each batch the median. Then 32 callers at once, beside the echo's 32; what limits both is one
+process's core.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ def lines(quick: bool) -> Iterator[Line]:
         pairs = alternate(lambda: _call_ms(ours, batch), needed, rounds)
         goal = Goal(1.2, "ratio")
         yield line("P2", "a chat over stdio, middle", "ms", pairs, "SDK's echo + bare httpx", goal)
+        pairs = alternate(lambda: _call_ms(ours, batch), lambda: _chat_ms(echo, batch), rounds)
+        yield line("P2", "a chat over stdio, middle", "ms", pairs, "SDK's server, httpx in a tool")
         pairs = alternate(
             lambda: _calls_per_s(ours, 4 * batch), lambda: _calls_per_s(echo, 4 * batch), rounds
         )
@@ -55,6 +59,10 @@ def lines(quick: bool) -> Iterator[Line]:
 
 def _call_ms(server: Program, calls: int) -> float:
     return 1e3 * median(server.call_s("txt2txt", prompt="Hello") for _ in range(calls))
+
+
+def _chat_ms(server: Program, calls: int) -> float:
+    return 1e3 * median(server.call_s("chat") for _ in range(calls))
 
 
 def _http_ms(http: httpx.Client, calls: int) -> float:

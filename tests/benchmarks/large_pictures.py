@@ -61,7 +61,9 @@ def lines(quick: bool) -> Iterator[Line]:
 
 def _delivered(server: Program, number: int) -> Pair:
     before = reset_peak(server.pid) if MEMORY_TOLD else 0
-    took_s = server.call_s("txt2img", prompt="noise", width=SIDE_PX, height=SIDE_PX, seed=number + 1)
+    took_s = server.call_s(
+        "txt2img", prompt="noise", width=SIDE_PX, height=SIDE_PX, seed=number + 1
+    )
     peak = peak_bytes(server.pid) - before if MEMORY_TOLD else 0
     return took_s, peak / 2**20
 

@@ -1,13 +1,19 @@
 """A server over stdio, driven by hand: what a host's own library costs is in no figure.
 
 ``ours`` is the real program; ``empty`` is one on the same SDK that does nothing but speak the
-protocol: the least that any server pays. It has one tool, which gives back what it is given, and
-one that gives back as many bytes of picture as it is told.
+protocol: the least that any server pays. It has a tool that gives back what it is given, one that
+gives back as many bytes of picture as it is told, and one that asks LocalAI for a chat by httpx's
+asynchronous client and gives back what came.
+
+Both are run by ``PYTHON``. What is installed beside this package counts, for httpcore and structlog
+load trio and rich where they find them: memory and start are those that users have only in an
+environment that holds the package alone.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -16,14 +22,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.processes import COMMAND, environment
+from tests.processes import environment
 
-__all__ = ["EMPTY", "OURS", "Program", "program"]
+__all__ = ["EMPTY", "OURS", "PYTHON", "Program", "program"]
 
-OURS = COMMAND
+PYTHON = os.environ.get("BENCHMARKS_PYTHON", sys.executable)
+
+OURS = [PYTHON, "-m", "inference_mcp"]
 
 EMPTY = [
-    sys.executable,
+    PYTHON,
     "-c",
     """
 import anyio, mcp_types as types
@@ -33,8 +41,21 @@ from mcp.server.stdio import stdio_server
 async def list_tools(ctx, params):
     return types.ListToolsResult(tools=[])
 
+http = None
+
+async def chat():
+    global http
+    if http is None:
+        import os, httpx
+        http = httpx.AsyncClient(base_url=os.environ["LOCALAI_URL"], trust_env=False)
+    body = {"model": "qwen3-8b", "messages": [{"role": "user", "content": "Hello"}]}
+    async with http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as answer:
+        return "".join([line async for line in answer.aiter_lines()])
+
 async def call_tool(ctx, params):
     given = params.arguments or {}
+    if params.name == "chat":
+        return types.CallToolResult(content=[types.TextContent(type="text", text=await chat())])
     if params.name == "picture":
         data = "A" * given["size"]
         return types.CallToolResult(
