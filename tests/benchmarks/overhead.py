@@ -1,6 +1,6 @@
-"""What a request pays for the queue: core and shell, beside a bare semaphore and task.
+"""P1: what a request pays for the queue: core and shell, beside a bare semaphore and task.
 
-    python -m tests.benchmarks.overhead [--json FILE] [--requests N] [--rounds N]
+    python -m tests.benchmarks P1
 
 Real time without a backend: a call only lets other tasks go on once, so what is left is
 overhead. So many requests (depth 0, 1,000, 10,000) wait all the time, each in a task of its
@@ -17,18 +17,12 @@ of this process, which never waits while it is timed.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import importlib
-import json
 import math
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
-from statistics import median
 from time import process_time
 from typing import Any
 
@@ -43,7 +37,7 @@ from inference_mcp.scheduling.scheduler import LocalScheduler
 from inference_mcp.scheduling.state import Limits, Ticket
 from tests.benchmarks.pairs import Goal, Line, alternate, line, missing
 
-__all__ = ["Figure", "Shape", "lines", "main", "measure", "time_bare", "time_scheduler"]
+__all__ = ["Shape", "lines", "time_bare", "time_scheduler"]
 
 DEPTHS = (0, 1_000, 10_000)
 CYCLE = 20
@@ -51,17 +45,6 @@ GOALS_US = {0: 50.0, 1_000: 60.0, 10_000: 60.0}
 PER_S = 15_000.0
 CANCELLED_WAITING, CANCELLED_RUNNING, PREEMPTED = 5, 10, 15
 """Which of each ``CYCLE`` requests come to no plain end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One depth, medians over the rounds: microseconds a request, and requests a second."""
-
-    depth: int
-    scheduler_us: float
-    bare_us: float
-    overhead_us: float
-    requests_per_s: float
 
 
 class _NoControl:
@@ -297,45 +280,3 @@ def timed_pairs(depth: int, requests: int, rounds: int) -> list[tuple[float, flo
         rounds,
         warm=False,
     )
-
-
-def measure(depth: int, requests: int, rounds: int) -> Figure:
-    """Time both in turn."""
-    pairs = timed_pairs(depth, requests, rounds)
-    ours_us = median(ours for ours, _ in pairs)
-    return Figure(
-        depth=depth,
-        scheduler_us=ours_us,
-        bare_us=median(bare for _, bare in pairs),
-        overhead_us=median(ours - bare for ours, bare in pairs),
-        requests_per_s=1e6 / ours_us,
-    )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.overhead")
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.description = __doc__
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--requests", type=int, default=4_000, help="in each timing")
-    parser.add_argument("--rounds", type=int, default=9, help="timings of each of the two")
-    options = parser.parse_args(arguments)
-    say = partial(print, flush=True)
-    say(f"{'depth':>6} {'scheduler':>12} {'bare':>12} {'overhead':>12} {'requests/s':>12}")
-    figures = []
-    for depth in DEPTHS:
-        figure = measure(depth, options.requests, options.rounds)
-        figures.append(figure)
-        say(
-            f"{depth:>6,} {figure.scheduler_us:>9.1f} µs {figure.bare_us:>9.1f} µs "
-            f"{figure.overhead_us:>9.1f} µs {figure.requests_per_s:>12,.0f}"
-        )
-    if options.json is not None:
-        rows = [asdict(figure) for figure in figures]
-        options.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

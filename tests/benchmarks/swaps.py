@@ -1,6 +1,7 @@
-"""What the rules are worth where models must be exchanged: ours beside those in use elsewhere.
+"""P4: what the rules are worth where models must be exchanged: ours beside those in use elsewhere.
 
-    python -m tests.benchmarks.swaps [--json FILE] [--seeds N]
+    python -m tests.benchmarks P4
+    python -m tests.benchmarks.swaps [--json FILE] [--seeds N]    # all columns
 
 Virtual time and fixed seeds: the same figures on every machine, in about half a minute.
 *Burst*: chats every 20 s on average, 30 pictures at once, 40 seeds. *Mixed*: five streams on
