@@ -57,14 +57,16 @@ class _Window:
 
 
 class Estimates:
-    """Measured service and load times."""
+    """Measured service and load times; ``most_s`` is the longest service ever measured."""
 
     def __init__(self) -> None:
         self._times: dict[_Kind, _Window] = {}
+        self.most_s = 0.0
         self._loads: dict[str, _Window] = {}
 
     def record(self, ticket: Ticket, seconds: float) -> None:
         """Take in the service time of a request that completed."""
+        self.most_s = max(self.most_s, seconds)
         kind, model = ticket.kind, ticket.model
         for key in ((kind, model, None), (kind, model, ticket.priority)):
             if key not in self._times:

@@ -76,12 +76,21 @@ class Intake:
                 ahead += max(0.0, expected_s - (now - entry.granted_at))
         return ahead / self._world.limits.max_concurrency if known else None
 
+    def _most_wait_s(self, rank: Rank) -> float:
+        """No estimate of its wait is longer than this: what runs, as if each had just begun."""
+        world = self._world
+        ahead_s = sum(work for other, work in self._work_s.items() if other <= rank)
+        running_s = len(world.running) * world.estimates.most_s
+        return (ahead_s + running_s) / world.limits.max_concurrency
+
     def refuse_hopeless(self, ticket: Ticket, now: float) -> None:
         """S13: what by all measurements cannot be done in time is better told so now."""
         if self._world.estimates.measured(ticket) < MEASURED_ENOUGH:
             return
         service_s = self._world.estimates.service_s(ticket) or 0.0
         left_s = ticket.deadline - now
+        if self._most_wait_s(ticket.rank) + service_s <= left_s:
+            return  # the usual case, at a cost that does not grow with what runs
         wait_s = self.wait_estimate_s(ticket.rank, now) or 0.0
         if wait_s + service_s <= left_s:
             return

@@ -21,8 +21,10 @@ import pytest
 from inference_mcp.observe import Metrics
 from inference_mcp.requests import Priority, RequestType
 from inference_mcp.scheduling.core import Core
+from inference_mcp.scheduling.intake import MEASURED_ENOUGH
 from inference_mcp.scheduling.state import Limits, Ticket
 from tests.benchmarks.recording import events, record
+from tests.scheduling.drive import note_service
 
 FLAT = 1.2
 """Caches of the heaps come and go; a search through what waits would be a thousand times more."""
@@ -70,6 +72,9 @@ class Busy:
         limits = Limits(max_concurrency=shape.slots, model_concurrency=slots, max_queue=10**6)
         self.core = Core(limits)
         self.core.seen_loaded(self._models, 0.0)
+        for model in self._models:
+            for _ in range(MEASURED_ENOUGH):
+                note_service(self.core, RequestType.TXT2TXT, model, Priority.NORMAL, SERVICE_S)
         self._numbers = count()
         self.running = [self.submit() for _ in range(shape.slots)]
         self.waiting = [self.submit() for _ in range(shape.waiting)]
@@ -117,6 +122,13 @@ def cost(shape: Shape, event: str) -> float:
 def test_s2_no_event_costs_more_where_more_waits(event: str) -> None:
     """S2: ten or ten thousand."""
     few, many = (cost(Shape(waiting=number), event) for number in (10, 10_000))
+    assert 0 < many <= FLAT * few, f"{few:.0f} steps, then {many:.0f}"
+
+
+@pytest.mark.parametrize("of", ["models", "slots"])
+def test_s2_a_newcomer_costs_the_same_whatever_there_is(of: str) -> None:
+    """S2, S13: whether it can be done in time is seen without a look at each that runs."""
+    few, many = (cost(Shape(waiting=600, **{of: number}), "submit") for number in (25, 250))
     assert 0 < many <= FLAT * few, f"{few:.0f} steps, then {many:.0f}"
 
 
