@@ -4,22 +4,24 @@
 
 A cost that does not grow is the same at both ends. The queue's own: requests that wait, models,
 slots, each alone (``overhead`` says what is timed). And the processes that share a queue: the
-time of a lease in the process that keeps it, with so many seats.
+processor's time of a lease in the process that keeps it, with so many seats at it.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from time import process_time
 
 import anyio
 
 from inference_mcp.scheduling.protocols import Scheduler
 from tests.benchmarks.overhead import Shape, time_scheduler
-from tests.benchmarks.pairs import Goal, Line, alternate, alternate_async, line
-from tests.benchmarks.sharing import one_lease, seated, sharing
+from tests.benchmarks.pairs import Goal, Line, alternate, alternate_async, line, say
+from tests.benchmarks.sharing import Other, one_lease, seated, sharing
 
 __all__ = ["lines"]
 
@@ -54,22 +56,33 @@ async def _seats(rounds: int, leases: int) -> list[tuple[float, float]]:
             alone = sharing(tasks, Path(few), "alone")
             await seated(crowded, "arbiter")
             await seated(alone, "arbiter")
-            for number in range(SEATS - 1):
-                await seated(sharing(tasks, Path(many), f"member-{number}"), "member")
-
-            async def crowded_ms() -> float:
-                return await _lease_ms(crowded, leases)
-
-            async def alone_ms() -> float:
-                return await _lease_ms(alone, leases)
-
-            pairs = await alternate_async(crowded_ms, alone_ms, rounds)
+            crowd = Other("tests.benchmarks.growth", many)
+            try:
+                await crowd.says("seated")
+                pairs = await alternate_async(
+                    partial(_lease_ms, crowded, leases), partial(_lease_ms, alone, leases), rounds
+                )
+            finally:
+                crowd.kill()
             tasks.cancel_scope.cancel()
     return pairs
 
 
+async def _sit(folder: Path) -> None:
+    """In another process: all the members, who do nothing but listen."""
+    async with anyio.create_task_group() as tasks:
+        for number in range(SEATS - 1):
+            await seated(sharing(tasks, folder, f"member-{number}"), "member")
+        say("seated")
+        await anyio.sleep_forever()
+
+
 async def _lease_ms(scheduler: Scheduler, leases: int) -> float:
-    began = time.perf_counter()
+    began = process_time()
     for _ in range(leases):
         await one_lease(scheduler)
-    return 1e3 * (time.perf_counter() - began) / leases
+    return 1e3 * (process_time() - began) / leases
+
+
+if __name__ == "__main__":
+    anyio.run(_sit, Path(sys.argv[1]))

@@ -39,7 +39,7 @@ from tests.benchmarks.programs import OURS
 from tests.benchmarks.startup import seconds_to_first_listing
 from tests.scheduling.shell import FakeControl, Follower
 
-__all__ = ["lines", "one_lease", "seated", "sharing"]
+__all__ = ["Other", "lines", "one_lease", "seated", "sharing"]
 
 URL = "http://localhost:9"
 LIMITS = Limits(preemption="off", max_queue=1_000)
@@ -103,11 +103,11 @@ async def keep(folder: Path) -> None:
             await anyio.sleep_forever()
 
 
-class Keeper:
-    """That process."""
+class Other:
+    """Another process, which runs a module on a folder and says where it stands."""
 
-    def __init__(self, folder: Path) -> None:
-        command = [sys.executable, "-m", "tests.benchmarks.sharing", str(folder)]
+    def __init__(self, module: str, folder: str) -> None:
+        command = [sys.executable, "-m", module, folder]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -119,7 +119,7 @@ class Keeper:
         assert line.strip() == word, line
 
     async def hold(self) -> None:
-        """Let it hold the place."""
+        """Let the one that keeps the queue hold its place."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -146,7 +146,7 @@ async def measure_leases(rounds: int, number: int) -> dict[str, list[Pair]]:
             await seated(arbiter, "arbiter")
             kept_here = await beside(arbiter)
         with tempfile.TemporaryDirectory(prefix="im") as folder:
-            keeper = Keeper(Path(folder))
+            keeper = Other("tests.benchmarks.sharing", folder)
             try:
                 await keeper.says("kept")
                 member = sharing(tasks, Path(folder), "member")
@@ -161,7 +161,7 @@ async def measure_leases(rounds: int, number: int) -> dict[str, list[Pair]]:
 async def takeover_s() -> float:
     """From SIGKILL of the arbiter to the grant of what waited behind its text."""
     with tempfile.TemporaryDirectory(prefix="im") as folder:
-        keeper = Keeper(Path(folder))
+        keeper = Other("tests.benchmarks.sharing", folder)
         try:
             await keeper.says("kept")
             async with anyio.create_task_group() as tasks:
