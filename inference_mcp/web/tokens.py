@@ -72,21 +72,19 @@ def _make_private(folder: Path) -> None:
 def _read(file: Path) -> str | None:
     """The token; ``None`` where there is no file. A short one may be about to be written."""
     for _ in range(_LOOKS):
-        if not _is_short(file):
+        held = _held(file)
+        if held is None:
+            return None
+        if match := _TOKEN.fullmatch(held):
+            return match[1].decode()
+        if len(held) >= _TOKEN_BYTES:
             break
         time.sleep(_LOOK_EVERY_S)
-    return _read_now(file)
+    raise StartError(f"{file} holds no token. {_ANEW}")
 
 
-def _is_short(file: Path) -> bool:
-    try:
-        found = file.lstat()
-    except OSError:
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_size < _TOKEN_BYTES
-
-
-def _read_now(file: Path) -> str | None:
+def _held(file: Path) -> bytes | None:
+    """What the file holds now, once it is known to be ours alone."""
     try:
         number = os.open(file, _READ)
     except FileNotFoundError:
@@ -100,10 +98,7 @@ def _read_now(file: Path) -> str | None:
                 raise StartError(f"{file} belongs to somebody else. {_ANEW}")
             if stat.S_IMODE(found.st_mode) & 0o077:
                 raise StartError(f"{file} could be read by others. {_ANEW}")
-        match = _TOKEN.fullmatch(opened.read(100))
-    if match is None:
-        raise StartError(f"{file} holds no token. {_ANEW}")
-    return match[1].decode()
+        return opened.read(100)
 
 
 def _written(file: Path, *, replace: bool) -> str:

@@ -188,6 +188,23 @@ def test_one_that_is_being_written_is_waited_for(
     assert keep_token(file) == "A" * 43
 
 
+def test_one_that_is_made_while_it_is_looked_for_is_waited_for(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another start makes the file, still empty, in the moment before this one opens it."""
+    file.parent.mkdir(parents=True)
+    opened = os.open
+
+    def just_before(path: Path, flags: int, *mode: int) -> int:
+        if Path(path) == file and not flags & os.O_CREAT and not file.exists():
+            os.close(opened(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", just_before)
+    monkeypatch.setattr(time, "sleep", lambda _: file.write_bytes(b"A" * 43 + b"\n"))
+    assert keep_token(file) == "A" * 43
+
+
 @POSIX
 @pytest.mark.usefixtures("_no_links")
 def test_a_full_disk_without_links_leaves_nothing_behind(
