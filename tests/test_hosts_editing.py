@@ -112,6 +112,9 @@ def test_comments_and_order_stay_in_codexs_file() -> None:
         ("codex", "mcp_servers = 3", "mcp_servers is no table"),
         ("codex", 'mcp_servers = { other = { command = "x" } }', "cannot add to"),
         ("codex", "a = " + "[" * 9999, "nested too deeply"),
+        ("codex", "a = " + "1" * 9999, "number of too many digits"),
+        ("cursor", '{"a": ' + "1" * 9999 + "}", "line 1, column 7: it has a number of too many"),
+        ("cursor", '{"a": NaN}', "NaN is no JSON"),
     ],
 )
 def test_what_is_malformed_or_of_another_shape_is_refused(name: str, text: str, told: str) -> None:
