@@ -137,6 +137,21 @@ def test_another_entry_of_that_name_is_shown_without_its_secrets(name: str) -> N
     assert "sekret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cursor", '{"mcpServers": {"inference-mcp": {"headers": {"Authorization": "sekret"}}}}'),
+        ("codex", '[mcp_servers.inference-mcp]\nhttp_headers = { Authorization = "sekret" }\n'),
+    ],
+)
+def test_the_headers_of_another_entry_are_not_shown(name: str, text: str) -> None:
+    """For a token stands in them."""
+    host = by_name(name)
+    with pytest.raises(HostError, match="Authorization") as caught:
+        with_entry(host, text, by_command(host, LAUNCH, {}, key=False))
+    assert "sekret" not in str(caught.value)
+
+
 def test_what_is_no_number_in_codexs_file_is_no_reason_to_refuse() -> None:
     """For it does not even equal itself."""
     host = by_name("codex")
