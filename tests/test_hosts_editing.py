@@ -112,6 +112,9 @@ def test_comments_and_order_stay_in_codexs_file() -> None:
         ("codex", "mcp_servers = 3", "mcp_servers is no table"),
         ("codex", 'mcp_servers = { other = { command = "x" } }', "cannot add to"),
         ("codex", "a = " + "[" * 9999, "nested too deeply"),
+        ("codex", "a = " + "1" * 9999, "number of too many digits"),
+        ("cursor", '{"a": ' + "1" * 9999 + "}", "line 1, column 7: it has a number of too many"),
+        ("cursor", '{"a": NaN}', "NaN is no JSON"),
     ],
 )
 def test_what_is_malformed_or_of_another_shape_is_refused(name: str, text: str, told: str) -> None:
@@ -131,6 +134,21 @@ def test_another_entry_of_that_name_is_shown_without_its_secrets(name: str) -> N
     with pytest.raises(HostError) as caught:
         with_entry(host, begun, by_command(host, LAUNCH, {}, key=False))
     assert "/other/one" in str(caught.value)
+    assert "sekret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("cursor", '{"mcpServers": {"inference-mcp": {"headers": {"Authorization": "sekret"}}}}'),
+        ("codex", '[mcp_servers.inference-mcp]\nhttp_headers = { Authorization = "sekret" }\n'),
+    ],
+)
+def test_the_headers_of_another_entry_are_not_shown(name: str, text: str) -> None:
+    """For a token stands in them."""
+    host = by_name(name)
+    with pytest.raises(HostError, match="Authorization") as caught:
+        with_entry(host, text, by_command(host, LAUNCH, {}, key=False))
     assert "sekret" not in str(caught.value)
 
 

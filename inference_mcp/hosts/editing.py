@@ -97,6 +97,8 @@ def _toml(text: str) -> dict[str, Any]:
         raise HostError(str(error).replace("at end of document", _end(text))) from None
     except RecursionError:
         raise HostError("it is nested too deeply") from None
+    except ValueError:  # Python's own limit, which the parser lets through
+        raise HostError("it has a number of too many digits") from None
 
 
 def _end(text: str) -> str:

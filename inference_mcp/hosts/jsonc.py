@@ -54,6 +54,10 @@ def parsed(text: str, *, comments: bool) -> Node:
     return node
 
 
+class _NoJsonError(ValueError):
+    """A constant that Python's reader takes and JSON does not have."""
+
+
 class _Reader:
     """Reads values from a position on; each method gives the position after what it read."""
 
@@ -68,7 +72,7 @@ class _Reader:
         raise HostError(f"line {line}, column {column}: {what}")
 
     def _constant(self, name: str) -> NoReturn:
-        raise ValueError(f"{name} is no JSON")
+        raise _NoJsonError(f"{name} is no JSON")
 
     def blank(self, at: int) -> int:
         """After whitespace, and comments where they are taken."""
@@ -95,8 +99,10 @@ class _Reader:
             value, end = self.decoder.raw_decode(self.text, at)
         except json.JSONDecodeError as error:
             self.fail(error.msg[:1].lower() + error.msg[1:], error.pos)
-        except ValueError as error:
+        except _NoJsonError as error:
             self.fail(str(error), at)
+        except ValueError:  # Python's own limit
+            self.fail("it has a number of too many digits", at)
         return Node(value, at, end)
 
     def _object(self, start: int, depth: int) -> Node:
