@@ -231,6 +231,8 @@ class _Decider:
         if self.world.places_used > self.world.limits.max_concurrency:
             return False  # S3: what is above the limit runs out first
         worst = max([entry.rank for entry in self.world.running.values()])
+        if not self.world.waits_above(worst):
+            return False  # the usual case, at a cost that does not grow with the models
         heads = [model.queue.best() for model in self.world.with_work()]
         better = [entry for entry in heads if entry.rank < worst]
         better.sort(key=lambda entry: entry.key)

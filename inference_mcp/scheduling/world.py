@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from inference_mcp.requests import Rank
 from inference_mcp.scheduling.estimates import Estimates
 from inference_mcp.scheduling.lifecycle import Event
 from inference_mcp.scheduling.state import Counts, Entry, Limits, Model, Party, Phase
@@ -34,7 +35,8 @@ class World:
     ``entries`` are the requests that wait, run or hold a lease; ``leased`` those that hold one,
     ``running`` those of them that LocalAI works on for somebody; ``lenders`` the pictures that
     lent their place (S6). ``places_used`` counts the leases that hold a place, ``occupied`` the
-    models that are in LocalAI's memory or on their way into it. ``turn`` is whose turn a
+    models that are in LocalAI's memory or on their way into it. ``ranks`` counts what is in the
+    queues, by rank: there are few ranks, however many models have work. ``turn`` is whose turn a
     contested grant is (S8). ``loads_allowed`` turns false when LocalAI refuses to load on
     request (S11).
     """
@@ -45,6 +47,7 @@ class World:
     entries: dict[str, Entry] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
     busy: dict[str, Model] = field(default_factory=dict)
+    ranks: dict[Rank, int] = field(default_factory=dict)
     loading: dict[str, Model] = field(default_factory=dict)
     leased: dict[str, Entry] = field(default_factory=dict)
     running: dict[str, Entry] = field(default_factory=dict)
@@ -59,17 +62,23 @@ class World:
         """The models for which something waits."""
         return iter(self.busy.values())
 
+    def waits_above(self, rank: Rank) -> bool:
+        """Whether anything in the queues is of a strictly better rank."""
+        return any(number and other < rank for other, number in self.ranks.items())
+
     def enqueue(self, entry: Entry) -> None:
         """Put a request at its place in its model's queue."""
         model = self.models[entry.ticket.model]
         model.members[entry.id] = entry
         model.queue.push(entry)
         self.busy[model.name] = model
+        self.ranks[entry.rank] = self.ranks.get(entry.rank, 0) + 1
 
     def dequeue(self, entry: Entry) -> None:
         """Take a request out of its model's queue."""
         model = self.models[entry.ticket.model]
         model.queue.remove(entry.id)
+        self.ranks[entry.rank] -= 1
         if not len(model.queue):
             del self.busy[model.name]
 
