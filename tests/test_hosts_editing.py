@@ -142,12 +142,14 @@ def test_another_entry_of_that_name_is_shown_without_its_secrets(name: str) -> N
     [
         ("cursor", '{"mcpServers": {"inference-mcp": {"headers": {"Authorization": "sekret"}}}}'),
         ("codex", '[mcp_servers.inference-mcp]\nhttp_headers = { Authorization = "sekret" }\n'),
+        ("cursor", '{"mcpServers": {"inference-mcp": {"args": ["--key", "sekret"]}}}'),
+        ("cursor", '{"mcpServers": {"inference-mcp": {"url": "http://x/?token=sekret"}}}'),
     ],
 )
-def test_the_headers_of_another_entry_are_not_shown(name: str, text: str) -> None:
-    """For a token stands in them."""
+def test_what_may_be_secret_of_another_entry_is_not_shown(name: str, text: str) -> None:
+    """A token may stand in headers, in an address, among arguments."""
     host = by_name(name)
-    with pytest.raises(HostError, match="Authorization") as caught:
+    with pytest.raises(HostError, match=r"Authorization|args|url") as caught:
         with_entry(host, text, by_command(host, LAUNCH, {}, key=False))
     assert "sekret" not in str(caught.value)
 

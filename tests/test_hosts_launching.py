@@ -94,6 +94,7 @@ def test_uvx_is_named_by_its_own_path(tmp_path: Path) -> None:
     found = find_launch(process(uv_cache(tmp_path), UV=str(uv)))
     assert (found.command, found.arguments) == (str(uvx), ("inference-mcp",))
     assert "temporary" in found.note
+    assert found.with_arguments("--simulate").note == found.note
 
 
 def test_an_environment_that_uv_keeps_is_named_itself(tmp_path: Path) -> None:

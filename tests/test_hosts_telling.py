@@ -186,6 +186,15 @@ def test_what_cannot_be_done_is_one_line_on_stderr(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="homes are found otherwise there")
+@pytest.mark.parametrize("home", ["", "/", "somewhere"])
+def test_a_home_that_is_none_is_told(home: str, tmp_path: Path) -> None:
+    """No file is looked for in a folder that nobody meant."""
+    done = config("codex", home=tmp_path, HOME=home)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Your home folder is not known" in done.stderr
+
+
 def test_a_bad_setting_gets_no_snippet(tmp_path: Path) -> None:
     """For the server would not start with it."""
     done = config("cursor", home=tmp_path, INFERENCE_MCP_WAIT_S="0")

@@ -19,8 +19,8 @@ from inference_mcp.hosts.snippets import document, notated, snippet, toml_table
 
 __all__ = ["with_entry"]
 
-_UNSHOWN = ("env", "envs", "headers", "http_headers")
-"""Where other servers keep secrets."""
+_SHOWN = ("command", "cmd", "type")
+"""What of another entry holds no secret; arguments, addresses and the rest may."""
 
 
 def with_entry(host: Host, text: str, entry: Entry) -> str:
@@ -126,7 +126,7 @@ def _shown(found: Any) -> Any:
     """An entry for a person's eyes, without what may be secret."""
     if not isinstance(found, Mapping):
         return found
-    return {name: _hidden(value) if name in _UNSHOWN else value for name, value in found.items()}
+    return {name: _hidden(value) if name not in _SHOWN else value for name, value in found.items()}
 
 
 def _notated(value: Any) -> str:

@@ -50,6 +50,8 @@ def run_config(wanted: Wanted, environ: Mapping[str, str], platform: str = sys.p
     try:
         home = Path.home()
     except RuntimeError:
+        home = Path()
+    if not home.is_absolute() or home == Path(home.anchor):  # a variable that is empty or wrong
         _say("Your home folder is not known, and hosts keep their settings there.")
         return FAILED
     if wanted.host is None:

@@ -287,10 +287,10 @@ def _fitting(spec: Spec, arguments: Mapping[str, str]) -> Given:
     names = [each.name for each in spec.arguments]
     for name in arguments:
         if name not in names:
-            nearest = difflib.get_close_matches(name[:64].lower(), names, n=1, cutoff=0.0)
+            near = difflib.get_close_matches(name[:64].lower(), names, n=1, cutoff=0.5)
+            meant = f"Did you mean {near[0]}? " if near else ""
             raise PromptError(
-                f"Unknown argument {name[:64]!a}. Did you mean {nearest[0]}? "
-                f"{spec.name} takes: {', '.join(names)}."
+                f"Unknown argument {name[:64]!a}. {meant}{spec.name} takes: {', '.join(names)}."
             )
     given: dict[str, str] = {}
     for each in spec.arguments:
@@ -306,7 +306,7 @@ def _quoted(argument: Argument, value: str) -> str:
     if argument.allowed:
         if value not in argument.allowed:
             listed = ", ".join(argument.allowed)
-            raise PromptError(f"{argument.name} is none of its values. Give one of: {listed}.")
+            raise PromptError(f"{argument.name} has none of its values. Give one of: {listed}.")
         return value
     if len(value) > MAX_CHARS:
         raise PromptError(f"{argument.name} is longer than {MAX_CHARS} characters. Send less.")

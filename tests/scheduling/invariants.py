@@ -7,6 +7,7 @@ is doing is read from the drive, which keeps its own books.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from inference_mcp.requests import Priority, Rank
@@ -53,6 +54,10 @@ def _check_balance(drive: Drive) -> None:
     assert counts.balanced, counts
     assert counts.waiting == sum(e.state in WAITS for e in entries), "waiting miscounted"
     assert counts.running == sum(e.state is State.PROCESSING for e in entries)
+    models = drive.core.world.models
+    queued = Counter(e.rank for e in entries if e.id in models[e.ticket.model].queue)
+    ranks = {rank: number for rank, number in drive.core.world.ranks.items() if number}
+    assert ranks == queued, "what waits in the queues is miscounted by rank"
     if drive.sole:
         _check_tally(drive)
     for entry in entries if drive.sole else ():

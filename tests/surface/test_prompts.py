@@ -130,10 +130,11 @@ def test_what_was_left_empty_counts_as_not_given(name: str) -> None:
         ("make_picture", {}, "The argument idea is missing: What the picture should show"),
         ("make_picture", {"idea": "\n "}, "The argument idea is missing"),
         ("make_picture", {"idae": "a fox"}, "Unknown argument 'idae'. Did you mean idea? "),
+        ("make_picture", {"qqqq": "a fox"}, "Unknown argument 'qqqq'. make_picture takes: "),
         ("make_picture", {"idea": "a" * (MAX_CHARS + 1)}, "idea is longer than 10000 "),
         ("make_picture", {"idea": "\ud800"}, "idea holds half a character"),
-        ("vary_picture", {"image": "x", "count": "9"}, "count is none of its values. Give one"),
-        ("vary_picture", {"image": "x", "count": "4; stop"}, "count is none of its values"),
+        ("vary_picture", {"image": "x", "count": "9"}, "count has none of its values. Give one"),
+        ("vary_picture", {"image": "x", "count": "4; stop"}, "count has none of its values"),
     ],
 )
 def test_what_does_not_fit_is_told(name: str, given: dict[str, str], told: str) -> None:
