@@ -20,12 +20,17 @@ HERE = Path(__file__).parent
 LONG = [
     "conformance/*",
     "localai/test_churn.py",
+    "localai/test_fault_matrix.py",
+    "localai/test_restarts.py",
     "pictures/test_hostile.py",
     "scheduling/test_closed_forms.py",
     "scheduling/test_exhaustive.py",
     "scheduling/test_experiments.py",
     "scheduling/test_succession_walk.py",
     "server/test_roots.py",
+    "sharing/test_channel.py",
+    "sharing/test_contract.py",
+    "sharing/test_shared.py",
     "simulator/test_main.py",
     "test_bundle.py",
     "test_canary.py",
@@ -59,7 +64,8 @@ LONG = [
     "web/test_site.py",
     "whole/test_machine.py",
 ]
-"""Files that start whole programs or search for long; they run with all, but not with the quick."""
+"""Files that start whole programs, wait on real sockets or search for long; they run with all
+others, but not with the quick ones."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
