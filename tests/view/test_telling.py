@@ -56,9 +56,42 @@ async def test_what_is_told_is_told_whole() -> None:
     async with telling(answers) as page:
         await expect(page.locator("#link-text")).to_have_text("Live")
         await models_that_have_no_room_are_counted(page, answers)
+        await only_its_own_can_be_cancelled(page, answers)
+        await who_is_asked_whether_to_cancel_may_let_it_be(page, answers)
+        await what_is_planned_follows_one_another(page, answers)
         await what_is_named_twice_is_shown_twice(page, answers)
         await what_is_cancelled_cannot_be_cancelled_again(page, answers)
         await another_program_on_the_port_is_not_the_server(page, answers)
+
+
+async def test_the_figures_are_those_that_are_told() -> None:
+    """Each under its name, and each error with a sample of its own."""
+    samples = [
+        {"error": code, "message": f"Of {code}.", "timestamp": "2026-01-01T00:00:00Z"}
+        for code in ("timeout", "model_failed")
+    ]
+    series = {"step_s": 120, "completed": [0, 0, 0], "failed": [0, 0, 0], "wait_s": [1, None, 2]}
+    answers: dict[str, Any] = {
+        "get_request_metrics": {
+            "success_rate": 0.5,
+            "counts": {"completed": 3, "failed": 4, "preemptions": 5},
+            "percentiles": {"queue_time": {"p50": 1, "p95": 2}, "process_time": {"p50": 3}},
+        },
+        "get_error_metrics": {
+            "counts": {"timeout": 1, "model_failed": 2},
+            "recent_samples": samples,
+        },
+        "activity": json.dumps({"text": json.dumps({"series": series})}),
+    }
+    async with telling(answers) as page:
+        await expect(page.locator("#figures dd")).to_have_text(
+            ["7", "50 %", "1.0 s", "2.0 s", "3.0 s", "5"]
+        )
+        await expect(page.locator("#errors > li")).to_contain_text(
+            ["2×model_failedOf model_failed.", "1×timeoutOf timeout."]
+        )
+        await expect(page.locator("#charts .most").first).to_have_text("most 0 in 2:00 min")
+        await expect(page.locator("#charts .line")).to_have_count(2)  # a gap between them
 
 
 async def models_that_have_no_room_are_counted(page: Any, answers: dict[str, Any]) -> None:
@@ -73,6 +106,40 @@ async def models_that_have_no_room_are_counted(page: Any, answers: dict[str, Any
     answers["get_queue_status"] = {"waiting": waiting("model-29", "model-28")}
     await expect(page.locator(".lane")).to_have_count(2)
     await expect(page.locator("#lanes-more")).to_be_hidden()
+
+
+async def only_its_own_can_be_cancelled(page: Any, answers: dict[str, Any]) -> None:
+    """Another program's request is named as such, and has no button."""
+    mine, other = waiting("model-00", "model-01")
+    other |= {"own": False, "job_id": "job-other"}
+    answers["get_queue_status"] = {"waiting": [mine, other]}
+    await expect(page.locator("#waiting > li")).to_have_count(2)
+    await expect(page.locator("#waiting > li").last).to_contain_text("of another program")
+    await expect(page.locator("#waiting button")).to_have_count(1)
+
+
+async def who_is_asked_whether_to_cancel_may_let_it_be(page: Any, answers: dict[str, Any]) -> None:
+    """After some seconds the question is forgotten."""
+    button = page.locator("#waiting button")
+    await button.click()
+    await expect(button).to_have_text("Sure?")
+    await expect(button).to_have_text("Cancel")
+
+
+async def what_is_planned_follows_one_another(page: Any, answers: dict[str, Any]) -> None:
+    """One place, so one at a time; what lies too far ahead is counted."""
+    late = [{**each, "estimate_s": 5} for each in waiting("model-00", "model-00", "model-00")]
+    late[2]["estimate_s"] = None
+    late += [{**each, "estimate_s": 900} for each in waiting("model-00", "model-00")]
+    for n, each in enumerate(late):
+        each["job_id"] = f"job-plan-{n}"
+    answers["get_queue_status"] = {"waiting": late, "limits": {"max_concurrency": 1}}
+    planned = page.locator(".block.planned")
+    await expect(planned).to_have_count(4)
+    lefts = await planned.evaluate_all("all => all.map(each => parseFloat(each.style.left))")
+    assert len(set(lefts)) == 4, lefts
+    assert lefts == sorted(lefts)
+    await expect(page.locator(".later")).to_have_text("+1 later")
 
 
 async def what_is_named_twice_is_shown_twice(page: Any, answers: dict[str, Any]) -> None:
