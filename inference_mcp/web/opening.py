@@ -76,7 +76,7 @@ def open_dashboard(
 
 
 def _ask(port: int, token: str) -> tuple[int, object]:
-    headers = {"Authorization": f"Bearer {token}", "Content-Length": "0"}
+    headers = {"Authorization": f"Bearer {token}"}
     try:
         with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as client:
             client.request("POST", "/dashboard/code", headers=headers)

@@ -27,6 +27,18 @@ EVIL = (
 )
 
 
+FORGED = """method => {
+    const other = document.createElement("iframe");
+    other.srcdoc = `<script>
+        const message = { jsonrpc: "2.0", method: "${method}", params: { theme: "dark" } };
+        parent.frames[0].postMessage(message, "*");
+        parent.seen.forged = true;
+    </script>`;
+    document.body.append(other);
+}"""
+"""A frame beside the page, which speaks like the host."""
+
+
 @dataclass
 class Bridge:
     """What stands between the page and the server. ``answer`` is asked first, if there is one."""
@@ -69,7 +81,7 @@ async def shown(client: Any, theme: str = "light", **options: Any) -> AsyncItera
         await page.goto(f"http://host.test/?theme={theme}")
         told = result.model_dump(mode="json", by_alias=True, exclude_none=True)
         await page.evaluate("([html, result]) => begin(html, result)", [content.text, told])
-        yield page, page.frame_locator("iframe"), bridge
+        yield page, page.frame_locator("iframe[title]"), bridge
         assert all(url.startswith(("http://host.test/", "data:")) for url in page.asked)
 
 
@@ -116,10 +128,13 @@ async def test_it_lives_in_a_host(tmp_path: Path) -> None:
             changed = "ui/notifications/host-context-changed"
             await page.evaluate(f"tell({{ method: '{changed}', params: {{ theme: 'light' }} }})")
             await expect(frame.locator("html")).to_have_attribute("data-theme", "light")
+            await page.evaluate(FORGED, changed)
+            await page.wait_for_function("seen.forged")
             bridge.gone = True
             await expect(frame.locator("#link")).to_contain_text("cannot be reached through this")
             bridge.gone = False
             await expect(frame.locator("#link-text")).to_have_text("Live")
+            await expect(frame.locator("html")).to_have_attribute("data-theme", "light")
             assert set(bridge.calls) <= {
                 "get_queue_status",
                 "get_request_metrics",

@@ -63,5 +63,6 @@ def test_inside_a_host_it_may_speak_to_nobody() -> None:
     page = load_page()
     assert "connect-src 'none'" in page.framed
     assert "connect-src 'self'" in page.policy
+    assert "frame-ancestors 'none'" in page.policy  # nor may any page hold that one
     assert "Content-Security-Policy" not in page.html
     assert "<!-- policy -->" not in page.html + page.framed

@@ -59,6 +59,7 @@ async def test_a_code_is_swapped_for_a_cookie_and_left_behind(url: str, tmp_path
         assert page.text == load_page().html
         assert page.headers["content-security-policy"] == load_page().policy
         assert page.headers["x-frame-options"] == "DENY"
+        assert page.headers["cross-origin-resource-policy"] == "same-origin"
         again = await browser.get(f"/dashboard/enter?code={code}", headers={"Cookie": ""})
         assert again.status_code == 403
         assert "inference-mcp dashboard" in again.text
@@ -81,6 +82,7 @@ async def test_without_the_cookie_nothing_of_it_can_be_had(url: str, tmp_path: P
             await browser.post("/mcp", headers=mine, json={}),
             await browser.post("/dashboard/code", headers=mine),
             await browser.get("/dashboard", headers=mine),
+            await browser.get(path.replace("dashboard", "mcp"), headers=mine),
             await browser.get(path, headers=mine | {"Cookie": f"{COOKIE}=x; {COOKIE}"}),
             await browser.get(path, headers=mine | {"Authorization": "Bearer x"}),
         ]

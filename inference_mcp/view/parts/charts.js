@@ -28,10 +28,10 @@ function drawCharts(series) {
   const done = numbers(series?.completed), failed = numbers(series?.failed), waits = numbers(series?.wait_s);
   const step = span(number(series?.step_s) ?? 120);
   const total = (all) => all.reduce((sum, each) => sum + (each ?? 0), 0);
-  const most = Math.max(1, ...done.map((each, i) => (each ?? 0) + (failed[i] ?? 0)));
+  const most = Math.max(0, ...done.map((each, i) => (each ?? 0) + (failed[i] ?? 0)));
   const longest = Math.max(0, ...waits.map((each) => each ?? 0));
   const charts = done.length ? [
-    { key: "finished", title: "Finished", most: `most ${most} in ${step}`, draw: (svg) => bars(svg, done, failed, most),
+    { key: "finished", title: "Finished", most: `most ${most} in ${step}`, draw: (svg) => bars(svg, done, failed, most || 1),
       words: `Finished in the last hour: ${total(done)} completed, ${total(failed)} failed.` },
     { key: "waits", title: "Mean wait", most: `most ${span(longest)}`, draw: (svg) => line(svg, waits, longest || 1),
       words: `Mean wait in the last hour: at most ${span(longest)}, lately ${span(waits.findLast((each) => each !== null) ?? null)}.` },

@@ -32,10 +32,15 @@ function sayLong(node, value) {
 
 /**
  * Make `parent` hold one child for each item, in order. A child is kept as long as its key is
- * there, and moved only if it must be, so that focus stays where it is.
+ * there, and moved only if it must be, so that focus stays where it is. Keys should differ; where
+ * a stranger's do not, each is shown, and made anew the next time.
  */
 function keep(parent, items, keyOf, build, update) {
-  const known = new Map([...parent.children].map((node) => [node.dataset.key, node]));
+  const known = new Map();
+  for (const node of [...parent.children]) {
+    if (known.has(node.dataset.key)) leave(node);
+    else known.set(node.dataset.key, node);
+  }
   const focused = document.activeElement;
   let before = parent.firstElementChild;
   for (const item of items) {

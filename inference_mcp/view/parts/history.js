@@ -1,5 +1,5 @@
 // What was seen of each run, so that lanes have a past: from one look at the queue to the next.
-// Times are milliseconds of this page's own clock.
+// Times are milliseconds of `steady`, so that setting the machine's clock moves nothing.
 
 const KEPT_MS = 330_000;
 const MOST_RUNS = 400;
@@ -11,6 +11,8 @@ class History {
   /** Whether a run has ended; whoever has looked at what became of it clears this. */
   ended = false;
   #phases = null;
+  #looked = 0;
+  #told = 0;
 
   /** Take in one answer of `get_queue_status`. */
   look(queue, now) {
@@ -18,25 +20,31 @@ class History {
     const waiting = new Map(list(queue.waiting).map((each) => [plain(each.job_id, 64), each]));
     const recent = new Map(list(queue.recent).map((each) => [plain(each.job_id, 64), each]));
     const offset = now - (Date.parse(queue.timestamp) || now);
+    const gaveWay = queue.limits?.preemption === "off" ? "retrying" : "preempted";
     for (const run of this.runs.filter((each) => each.end === null)) {
-      const now_ = running.get(run.id);
-      const start = now_ && began(now_, now);
-      if (now_ && start - run.start < 1500) continue;
-      if (now_) this.#close(run, start, "preempted");
+      const still = running.get(run.id);
+      // The server's own count, for a machine that slept lets this page's clock run ahead.
+      if (still && ranFor(still) >= run.ran) continue;
+      if (still) this.#close(run, Math.min(now, began(still, now)), gaveWay);
       else if (waiting.has(run.id)) {
-        this.#close(run, now, waiting.get(run.id).state === "retrying" ? "retrying" : "preempted");
+        this.#close(run, now, waiting.get(run.id).state === "retrying" ? "retrying" : gaveWay);
       } else {
+        // Another program's end is not told, nor is what ended while nobody looked.
         const told = recent.get(run.id);
         const at = told ? Date.parse(told.finished) + offset : NaN;
-        this.#close(run, at > run.start && at <= now ? at : now, plain(told?.state ?? "completed", 32));
+        this.#close(run, at > run.start && at <= now ? at : this.#looked, plain(told?.state ?? "ended", 32));
       }
     }
     for (const [id, each] of running) {
-      if (this.runs.some((run) => run.id === id && run.end === null)) continue;
-      this.runs.push({ id, ...factsOf(each), start: began(each, now), end: null, state: "" });
+      const run = this.runs.find((known) => known.id === id && known.end === null);
+      const start = began(each, now);
+      if (!run) this.runs.push({ id, ...factsOf(each), start, ran: ranFor(each), end: null, state: "" });
+      else Object.assign(run, { ran: ranFor(each), start: Math.abs(start - run.start) < 1500 ? run.start : start });
     }
     this.#models(queue.slots, now);
     this.runs = this.runs.filter((run) => now - (run.end ?? now) < KEPT_MS).slice(-MOST_RUNS);
+    this.moments = this.moments.filter((each) => now - each.at < KEPT_MS);
+    this.#looked = now;
   }
 
   /** Runs that ended before this page was opened. */
@@ -69,13 +77,17 @@ class History {
   }
 
   #moment(at, before, model, after) {
-    this.moments.unshift({ key: `${at}-${model}-${after}-${this.moments.length}`, at, before, model, after });
+    this.moments.unshift({ key: String(++this.#told), at, before, model, after });
     this.moments.length = Math.min(this.moments.length, MOST_MOMENTS);
   }
 }
 
+function ranFor(request) {
+  return number(request.running_s) ?? 0;
+}
+
 function began(request, now) {
-  return now - (number(request.running_s) ?? 0) * 1000;
+  return now - ranFor(request) * 1000;
 }
 
 function factsOf(each) {

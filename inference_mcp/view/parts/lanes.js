@@ -22,16 +22,20 @@ function drawLanes(queue, history, now) {
   const planned = plan(queue, now);
   const names = laneNames(queue, history, now - past);
   const at = (ms) => ((ms - now + past) / (past + next)) * 100;
-  const lanes = names.slice(0, MOST_LANES).map((name) => {
+  const lanes = inOrder(names.slice(0, MOST_LANES), queue).map((name) => {
     const ran = history.runs.filter((run) => run.model === name && (run.end ?? now) > now - past);
     return { name, model: queue.slots?.[name], blocks: blocksOf(ran, planned.get(name) ?? [], queue, now, now + next), at };
   });
   byId("lanes-none").hidden = lanes.length > 0;
   byId("axis").hidden = lanes.length === 0;
+  const more = names.length - lanes.length;
+  byId("lanes-more").hidden = more <= 0;
+  say(byId("lanes-more"), more > 0 ? `and ${many(more, "more model")}` : "");
   keep(byId("lanes"), lanes, (lane) => lane.name, buildLane, updateLane);
   drawAxis(past, next);
 }
 
+/** All models there is something to tell of, what runs first, then what waits, then the past. */
 function laneNames(queue, history, since) {
   const found = new Set();
   for (const each of [...list(queue.running), ...list(queue.waiting)]) found.add(factsOf(each).model);
@@ -39,8 +43,12 @@ function laneNames(queue, history, since) {
   for (const [name, model] of entries(queue.slots)) {
     if (model?.state !== "absent" || model?.used) found.add(name);
   }
+  return [...found];
+}
+
+function inOrder(names, queue) {
   const busy = (name) => Number(!(queue.slots?.[name]?.used > 0));
-  return [...found].sort((a, b) => busy(a) - busy(b) || (a < b ? -1 : 1));
+  return [...names].sort((a, b) => busy(a) - busy(b) || (a < b ? -1 : 1));
 }
 
 /** When what waits would run, in its order, if estimates hold: by model, start and end. */
@@ -126,7 +134,7 @@ function updateLane(node, { model, blocks, at }) {
   say(state, (words[phase] ?? "not in use") + used);
   const track = node.querySelector(".track");
   track.style.height = `${blocks.rows * ROW_PX + 3}px`;
-  track.querySelector(".now").style.left = `${at(Date.now())}%`;
+  track.querySelector(".now").style.left = `${at(steady())}%`;
   const later = track.querySelector(".later");
   say(later, blocks.later > 0 ? `+${blocks.later} later` : "");
   later.hidden = blocks.later <= 0;

@@ -68,7 +68,8 @@ function cancelButton(jobId, request, cancel) {
 }
 
 function updateRow(row, request) {
-  const [place, chip, what, times] = row.children;
+  const [place, chip, what, times, act] = row.children;
+  if (request.state === "abandoned") [...act.children].forEach(leave); // cancelled already
   row.dataset.type = plain(request.type, 16);
   say(place, request.position == null ? "" : plain(request.position, 8));
   say(chip, plain(request.type, 16));
@@ -98,7 +99,7 @@ function drawMoments(moments) {
     const name = make("bdi");
     sayLong(name, each.model);
     text.append(each.before ? `${each.before} ` : "", name, ` ${each.after}`);
-    node.append(make("time", "", clock(each.at)), text);
+    node.append(make("time", "", clock(Date.now() - (steady() - each.at))), text);
     return node;
   }, () => {});
 }

@@ -26,7 +26,7 @@ const looked = () => document.visibilityState === "visible" && inView && !ended;
 
 /** Told to who listens: not too often, and never the same twice. */
 function announce(text, urgent = false) {
-  const now = Date.now();
+  const now = steady();
   if (text === said.text || (!urgent && now - said.at < QUIET_MS)) return;
   said = { text, at: now };
   byId("live").textContent = text;
@@ -39,7 +39,7 @@ function link(state, text) {
 }
 
 function show(found) {
-  const now = Date.now();
+  const now = steady();
   queue = found;
   history_.look(queue, now);
   draw();
@@ -48,7 +48,7 @@ function show(found) {
 function draw() {
   if (!queue) return;
   drawQueue(queue, cancel);
-  drawLanes(queue, history_, Date.now());
+  drawLanes(queue, history_, steady());
   drawMoments(history_.moments);
   const running = list(queue.running).length;
   const waiting = number(queue.waiting_total) ?? list(queue.waiting).length;
@@ -65,11 +65,11 @@ async function look() {
     connected = true;
   }
   show(await source.call("get_queue_status", {}));
-  const since = Date.now() - around;
+  const since = steady() - around;
   if (since < (history_.ended ? SOON_MS : AROUND_MS)) return;
   history_.ended = false;
   await lookAround();
-  around = Date.now();
+  around = steady();
 }
 
 /** What changes slowly. One that fails leaves the others alone, unless nobody answers. */
@@ -79,7 +79,7 @@ async function lookAround() {
   if (!source.canRead) return;
   await tried(async () => {
     const found = JSON.parse((await source.read("inference://activity")).text);
-    history_.remember(found.ended, Date.now());
+    history_.remember(found.ended, steady());
     drawCharts(found.series);
     pictures = (Array.isArray(found.pictures) ? found.pictures : []).filter(isId).slice(0, 12);
   });
@@ -193,6 +193,6 @@ if (framed) {
   }).observe(document.body);
 }
 setInterval(() => {
-  if (queue && looked() && !failures) drawLanes(queue, history_, Date.now());
+  if (queue && looked() && !failures) drawLanes(queue, history_, steady());
 }, 1000);
 round();

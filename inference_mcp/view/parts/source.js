@@ -124,7 +124,11 @@ class ServerSource {
       throw new Gone("This page is no longer let in. Run “inference-mcp dashboard” again.", true);
     }
     if (!answer.ok) throw new Gone("The server cannot answer now.");
-    return answer.json();
+    try {
+      return await answer.json();
+    } catch {
+      throw new Gone("What answers is not the server."); // or it broke off
+    }
   }
 }
 

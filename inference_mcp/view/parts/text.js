@@ -38,6 +38,9 @@ function span(seconds) {
   return `${Math.floor(part / 60)}:${String(part % 60).padStart(2, "0")} ${unit}`;
 }
 
+/** Milliseconds that go on evenly, whatever becomes of the machine's clock. */
+const steady = () => performance.timeOrigin + performance.now();
+
 function clock(ms) {
   return new Date(ms).toLocaleTimeString([], { hour12: false });
 }
