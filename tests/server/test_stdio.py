@@ -100,6 +100,23 @@ def test_a_line_of_too_many_parts_is_refused_unread(filler: str, most: int) -> N
     assert refused(too_many) == (7, -32600)
 
 
+@pytest.mark.parametrize(
+    "value", [f"[{'[],' * MAX_PARTS}0]", "[" * 5_000 + "]" * 5_000], ids=["parts", "nested"]
+)
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"jsonrpc":"2.0","id":7,"result":{"a":%s}}',
+        '{"result":{"a":%s},"jsonrpc":"2.0","id":7}',
+        '{"jsonrpc":"2.0","id":7,"error":%s}',
+        '{"jsonrpc":"2.0","method":"notifications/x","params":{"a":%s}}',
+    ],
+)
+def test_nobody_waits_either_where_such_a_line_was_not_read(line: str, value: str) -> None:
+    """An answer's id is this server's; the host may have a call of the same."""
+    assert read_message((line % value).encode()) is None
+
+
 def test_a_notification_may_bear_an_id_that_is_none() -> None:
     """Some hosts write null; nobody waits for an answer."""
     line = b'{"jsonrpc":"2.0","id":null,"method":"notifications/initialized"}'
