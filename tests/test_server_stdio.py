@@ -18,7 +18,6 @@ from mcp_types import BlobResourceContents, CallToolResult, ResourceTemplateRefe
 from PIL import Image
 
 from inference_mcp import __version__
-from inference_mcp.server.stdio import Refusal, read_message
 from inference_mcp.simulator.content import answer_for, picture_for
 from inference_mcp.simulator.running import running
 from inference_mcp.simulator.world import World
@@ -326,12 +325,3 @@ async def test_it_can_be_tried_without_localai(tmp_path: Path) -> None:
             assert "Simulated:" in "".join(texts(result))
         health = (await client.call_tool("get_health")).structured_content or {}
         assert health["simulated"] is True
-
-
-def test_a_line_of_too_many_parts_is_refused_unread_and_its_call_is_answered() -> None:
-    """To read millions of lists holds the interpreter's lock for seconds."""
-    parts = b"[]," * 2**20 + b"0"
-    found = read_message(b'{"jsonrpc":"2.0","id":7,"method":"x","params":{"a":[' + parts + b"]}}\n")
-    assert isinstance(found, Refusal)
-    assert found.error.id == 7
-    assert "too many parts" in found.error.error.message

@@ -189,6 +189,7 @@ def build_catalogue(
     details = {entry["id"]: entry for entry in _entries(lists.details, "data", "id")}
     off = {id_ for id_, entry in details.items() if entry.get("disabled") is True} | disabled
     off |= {name for name, target in aliases.items() if target in off}
+    loaded = _loaded(lists.system)  # once, for both lists may be as long as can be
     models, other = [], set()
     for id_ in sorted(entries.keys() - off):
         target = aliases.get(id_)
@@ -202,8 +203,8 @@ def build_catalogue(
         if not abilities and _does_other_things(source):
             other.add(id_)
             continue
-        loaded = _loaded(target or id_, lists.system, details)
-        models.append(ModelInfo(id_, _with_assumed(abilities), target, loaded))
+        is_loaded = _is_loaded(target or id_, loaded, details)
+        models.append(ModelInfo(id_, _with_assumed(abilities), target, is_loaded))
     catalogue = Catalogue(
         tuple(models), frozenset(off & entries.keys()), frozenset(other), sets, defaults
     )
@@ -270,13 +271,17 @@ def _does_other_things(entry: Mapping[str, Any]) -> bool:
     return bool(can) and not can & {"completion", "edit"}
 
 
-def _loaded(id_: str, system: Any, details: Mapping[str, Any]) -> bool | None:
+def _loaded(system: Any) -> frozenset[str] | None:
+    if not isinstance(system, dict) or not isinstance(system.get("loaded_models"), list):
+        return None
+    return frozenset(entry["id"] for entry in _entries(system, "loaded_models", "id"))
+
+
+def _is_loaded(id_: str, loaded: frozenset[str] | None, details: Mapping[str, Any]) -> bool | None:
     # Distributed, ``/system`` stays empty and the nodes are named in the details.
     if details.get(id_, {}).get("loaded_on"):
         return True
-    if not isinstance(system, dict) or not isinstance(system.get("loaded_models"), list):
-        return None
-    return any(entry["id"] == id_ for entry in _entries(system, "loaded_models", "id"))
+    return None if loaded is None else id_ in loaded
 
 
 def _with_defaults(catalogue: Catalogue) -> tuple[ModelInfo, ...]:

@@ -19,11 +19,10 @@ The attacker at this door is a host that is broken, or passes on what somebody e
 that are no JSON, no message, too long or too deep, ids used twice, cancels of calls that never
 were. Each is answered or passed over, stdout holds nothing but the protocol, and no text of a
 fault goes out. The folders that a host offers are believed, but none that holds the home folder
-or a whole disk. What a line costs is bounded by its size before it is parsed: 64 MB, and brackets
-by their number; one of 30 million numbers still holds the interpreter for some 3 s, for to count
-them outside of strings would cost every line with a picture in it. A host can still ask for more
-at once than memory holds, for it has started this
-process and can end it.
+or a whole disk. What a line costs is bounded before it is parsed: by its size, 64 MB, and by the
+number of its brackets and commas; one of two million keys that is no message still holds the
+interpreter for some 2 s. A host can still ask for more at once than memory holds, for it has
+started this process and can end it.
 """
 
 from inference_mcp.server.serving import serve_stdio

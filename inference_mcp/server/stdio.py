@@ -41,9 +41,15 @@ MAX_PARTS = 2**20
 lock for 15 s. A text of 4 million characters, the longest taken, holds fewer unless it is made of
 them."""
 
+MAX_ITEMS = 2**21
+"""Commas of one line, those in texts too: a line of five million keys held that lock for as long.
+A picture has none, and a text of the longest not so many unless it is a table of digits."""
+
 _SCALAR = rb'(?:"(?:[^"\\]|\\.)*"|[\w.+-]+)'
 _ID = rb'"id"\s*:\s*(-?\d{1,18}|"(?:[^"\\]|\\.){0,200}")\s*'
-_ID_AT_HEAD = re.compile(rb'\s*\{\s*(?:"\w+"\s*:\s*' + _SCALAR + rb"\s*,\s*)*?" + _ID + rb"[,}]")
+_HEAD = rb'\s*\{\s*(?:"\w+"\s*:\s*' + _SCALAR + rb"\s*,\s*)*?"
+_ID_AT_HEAD = re.compile(_HEAD + _ID + rb"[,}]")
+_NOBODY_WAITS = re.compile(_HEAD + rb'(?:"(?:result|error)"\s*:|"method"\s*:\s*"notifications/)')
 _AFTER_ID = rb'(?:,\s*"\w+"\s*:\s*' + _SCALAR + rb"\s*){0,16}"
 """Bounded, for it is tried behind each id that the end of a line holds, of which there may be
 thousands; the interpreter's lock is held all the while."""
@@ -59,6 +65,9 @@ class Refusal:
 
 
 _Read: TypeAlias = types.JSONRPCMessage | Refusal | None
+
+_Found: TypeAlias = tuple[types.RequestId | None, bool]
+"""An id as far as it can be made out, and whether somebody may wait for an answer."""
 
 
 class _Answers(Protocol):
@@ -203,9 +212,9 @@ def read_message(line: bytes) -> _Read:
     """A line's message; the error to answer where it is none; ``None`` if nothing is due."""
     if not line.strip():
         return None
-    if line.count(b"[") + line.count(b"{") > MAX_PARTS:
-        error = types.ErrorData(code=types.INVALID_REQUEST, message="The line has too many parts.")
-        return Refusal(types.JSONRPCError(jsonrpc="2.0", id=_id_at_ends(line), error=error))
+    if line.count(b"[") + line.count(b"{") > MAX_PARTS or line.count(b",") > MAX_ITEMS:
+        found = _id_at_ends(line)
+        return _refusal(found, types.INVALID_REQUEST, "The line has too many parts.")
     text = line.decode(errors="replace")
     try:
         message = types.jsonrpc_message_adapter.validate_json(text, by_name=False)
@@ -214,12 +223,12 @@ def read_message(line: bytes) -> _Read:
         no_json = any(each["type"] == "json_invalid" for each in error.errors(include_url=False))
     if no_json:
         return _refusal(
-            line,
+            _id_of(line),
             types.PARSE_ERROR,
             "The line cannot be read as JSON: it is malformed, longer than 64 MB, nested too "
             "deeply, or holds half a surrogate pair or a number of thousands of digits.",
         )
-    return _refusal(line, types.INVALID_REQUEST, "The line is no JSON-RPC message.")
+    return _refusal(_id_of(line), types.INVALID_REQUEST, "The line is no JSON-RPC message.")
 
 
 def _refusal_of_odd_id(line: bytes, message: types.JSONRPCMessage) -> Refusal | None:
@@ -230,25 +239,26 @@ def _refusal_of_odd_id(line: bytes, message: types.JSONRPCMessage) -> Refusal | 
         return None
     if message.method.startswith("notifications/"):
         return None
-    return _refusal(line, types.INVALID_REQUEST, "The id is neither a text nor a whole number.")
+    return _refusal(
+        _id_of(line), types.INVALID_REQUEST, "The id is neither a text nor a whole number."
+    )
 
 
-def _refusal(line: bytes, code: int, message: str) -> Refusal | None:
+def _refusal(found: _Found, code: int, message: str) -> Refusal | None:
     """What to answer; nothing to a notification or an answer, for neither waits for one."""
-    id_, waits = _id_of(line)
+    id_, waits = found
     if not waits:
         return None
     error = types.ErrorData(code=code, message=message)
     return Refusal(types.JSONRPCError(jsonrpc="2.0", id=id_, error=error))
 
 
-def _id_of(line: bytes) -> tuple[types.RequestId | None, bool]:
-    """The id as far as it can be made out, and whether somebody may wait for an answer."""
+def _id_of(line: bytes) -> _Found:
     try:
         # As text, for of bytes it would guess the encoding.
         found = json.loads(line.decode(errors="replace"), parse_int=_whole)
     except (ValueError, RecursionError):
-        return _id_at_ends(line), True
+        return _id_at_ends(line)
     if not isinstance(found, dict):
         return None, True
     if "method" in found:
@@ -256,9 +266,13 @@ def _id_of(line: bytes) -> tuple[types.RequestId | None, bool]:
     return _plain(found.get("id")), not found.keys() & {"result", "error"}
 
 
-def _id_at_ends(line: bytes) -> types.RequestId | None:
-    match = _ID_AT_HEAD.match(line[:_ENDS_BYTES]) or _ID_AT_TAIL.search(line[-_ENDS_BYTES:])
-    return _id_in(match[1]) if match else None
+def _id_at_ends(line: bytes) -> _Found:
+    """Of a line that was not read: an answer's id is ours, and may be that of a call too."""
+    head, tail = line[:_ENDS_BYTES], line[-_ENDS_BYTES:]
+    if _NOBODY_WAITS.match(head):
+        return None, False
+    match = _ID_AT_HEAD.match(head) or _ID_AT_TAIL.search(tail)
+    return (_id_in(match[1]) if match else None), True
 
 
 def _id_in(found: bytes) -> types.RequestId | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -297,3 +298,21 @@ def test_a_chat_model_that_was_never_loaded_may_yet_turn_out_to_see() -> None:
     loaded = built(entry("seer", ["chat"]), system={"loaded_models": [{"id": "seer"}]})
     with pytest.raises(ModelUnsuitableError, match="cannot do img2txt"):
         loaded.choose(RequestType.IMG2TXT, "seer")
+
+
+class Counted(list[Any]):
+    """A list that counts how often it is gone through."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.looks += 1
+        return super().__iter__()
+
+
+def test_what_is_loaded_is_read_once_whatever_the_number_of_models() -> None:
+    """Once for each model would hold the event loop for minutes, if both lists are long."""
+    loaded = Counted([{"id": "m3"}])
+    models = built(*(entry(f"m{n}", ["chat"]) for n in range(9)), system={"loaded_models": loaded})
+    assert [model.id for model in models.models if model.loaded] == ["m3"]
+    assert loaded.looks == 1

@@ -13,7 +13,14 @@ import mcp_types as types
 import pytest
 from mcp.shared.message import SessionMessage
 
-from inference_mcp.server.stdio import MAX_LINE_BYTES, Host, Refusal, read_message
+from inference_mcp.server.stdio import (
+    MAX_ITEMS,
+    MAX_LINE_BYTES,
+    MAX_PARTS,
+    Host,
+    Refusal,
+    read_message,
+)
 
 CALL = '{"jsonrpc":"2.0","id":%s,"method":"tools/call","params":{"a":%s}}'
 LATE_ID = '{"method":"tools/call","params":{"id":99,"a":%s},"jsonrpc":"2.0","id":%s}'
@@ -81,6 +88,33 @@ def test_a_line_of_many_ids_is_refused_at_once() -> None:
     began = time.thread_time()
     assert read_message(line + b"\n") is not None
     assert time.thread_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    ("filler", "most"), [("[],", MAX_PARTS - 3), ("{},", MAX_PARTS - 3), ("0,", MAX_ITEMS - 3)]
+)
+def test_a_line_of_too_many_parts_is_refused_unread(filler: str, most: int) -> None:
+    """To read millions of them holds the interpreter's lock for seconds; the last one counts."""
+    fits, too_many = ((CALL % (7, f"[{filler * count}0]")).encode() for count in (most, most + 1))
+    assert isinstance(read_message(fits), types.JSONRPCRequest)
+    assert refused(too_many) == (7, -32600)
+
+
+@pytest.mark.parametrize(
+    "value", [f"[{'[],' * MAX_PARTS}0]", "[" * 5_000 + "]" * 5_000], ids=["parts", "nested"]
+)
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"jsonrpc":"2.0","id":7,"result":{"a":%s}}',
+        '{"result":{"a":%s},"jsonrpc":"2.0","id":7}',
+        '{"jsonrpc":"2.0","id":7,"error":%s}',
+        '{"jsonrpc":"2.0","method":"notifications/x","params":{"a":%s}}',
+    ],
+)
+def test_nobody_waits_either_where_such_a_line_was_not_read(line: str, value: str) -> None:
+    """An answer's id is this server's; the host may have a call of the same."""
+    assert read_message((line % value).encode()) is None
 
 
 def test_a_notification_may_bear_an_id_that_is_none() -> None:
